@@ -1,0 +1,1 @@
+//! Bit packing, checksums and the `.nac` container.

@@ -1,0 +1,114 @@
+//! Errors of building and of running a model.
+
+use core::fmt;
+
+/// Why a model could not be built from its spec and tensors.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The spec contradicts itself or asks for what does not exist; the text says where and what.
+    Spec(alloc::string::String),
+    /// A tensor that the spec names is not there.
+    MissingTensor(alloc::string::String),
+    /// A tensor has another shape or type than the spec says.
+    TensorMismatch {
+        /// The tensor.
+        name: alloc::string::String,
+        /// What the spec says.
+        expected: alloc::string::String,
+        /// What the file holds.
+        found: alloc::string::String,
+    },
+    /// The file is not a model file; the text says what is wrong and at which byte.
+    Malformed(alloc::string::String),
+}
+
+#[cfg(feature = "alloc")]
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spec(text) => write!(f, "the model's spec is not valid: {text}"),
+            Self::MissingTensor(name) => write!(f, "the model has no tensor `{name}`, which its spec names"),
+            Self::TensorMismatch { name, expected, found } => {
+                write!(f, "tensor `{name}` is {found}, but the spec asks for {expected}")
+            }
+            Self::Malformed(text) => write!(f, "not a readable model file: {text}"),
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl core::error::Error for BuildError {}
+
+/// Why a run of a built model stopped. Nothing was written past what the call reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A buffer of the caller's is too short.
+    BufferTooShort {
+        /// Elements that it must hold.
+        needed: usize,
+        /// Elements that it holds.
+        got: usize,
+    },
+    /// A code is not below its codebook's size.
+    CodeOutOfRange {
+        /// Frame, counted from the start of the call.
+        frame: usize,
+        /// Codebook, from 0.
+        codebook: usize,
+        /// The code.
+        code: u16,
+        /// The codebook's size.
+        size: u32,
+    },
+    /// The number of codebooks asked for does not exist.
+    Codebooks {
+        /// Asked for.
+        asked: usize,
+        /// The model's number; 1 is the least.
+        available: usize,
+    },
+    /// A sample is NaN or infinite.
+    NotFinite {
+        /// Index of the sample (all channels counted) from the start of the call.
+        index: usize,
+    },
+    /// The model cannot do this: it has no encoder, no decoder, or its quantizer has no inverse.
+    Unsupported(&'static str),
+    /// The signal ended (`finish` was called) and the state was not reset.
+    Finished,
+    /// A layer needs the whole signal in one piece and got more of it than was planned for.
+    TooLong {
+        /// Rows that were planned for.
+        planned: usize,
+    },
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BufferTooShort { needed, got } => {
+                write!(f, "the output buffer holds {got} elements and needs {needed}")
+            }
+            Self::CodeOutOfRange { frame, codebook, code, size } => {
+                write!(
+                    f,
+                    "code {code} of frame {frame}, codebook {codebook} is out of range: the codebook has {size} entries"
+                )
+            }
+            Self::Codebooks { asked, available } => {
+                write!(f, "{asked} codebooks asked for; the model has 1 to {available}")
+            }
+            Self::NotFinite { index } => write!(f, "sample {index} is NaN or infinite"),
+            Self::Unsupported(what) => f.write_str(what),
+            Self::Finished => f.write_str("the signal was finished; reset before the next one"),
+            Self::TooLong { planned } => {
+                write!(f, "this model needs the whole signal at once and {planned} rows were planned for")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RunError {}

@@ -1,0 +1,26 @@
+//! The engine of `codec`: what a neural audio codec is (a [`spec`]), and how it runs.
+//!
+//! `no_std`; without the `alloc` feature the kernels, layers, quantizers and the bitstream work on
+//! slices that the caller owns. Nothing here knows of files, threads' owners or a published system.
+//!
+//! Activations are **channels last**: a signal of `T` rows (time) and `C` channels is one contiguous
+//! `[T, C]` slice of `f32`.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+pub mod bitstream;
+mod error;
+#[allow(unsafe_code)]
+pub mod kernel;
+#[cfg(feature = "alloc")]
+pub mod pipeline;
+#[cfg(feature = "alloc")]
+pub mod quantizer;
+#[cfg(feature = "alloc")]
+pub mod spec;
+pub mod weights;
+
+pub use error::{BuildError, RunError};

@@ -1,0 +1,1 @@
+//! A planned chain of layers with its state.

@@ -1,0 +1,1 @@
+//! Codebook searches and scalar quantizers.

@@ -1,0 +1,94 @@
+//! Named tensors, borrowed from bytes.
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit integer.
+    I8,
+    /// 32-bit integer.
+    I32,
+}
+
+impl Dtype {
+    /// Bytes an element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::I8 => 1,
+        }
+    }
+}
+
+/// A tensor's type, shape and little-endian bytes, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// `dtype.size() * product(shape)` bytes.
+    pub bytes: &'a [u8],
+}
+
+impl TensorView<'_> {
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Element `index` as f32 (exact for every type but large i32); 0 out of range.
+    pub fn get(&self, index: usize) -> f32 {
+        let size = self.dtype.size();
+        let Some(b) = self.bytes.get(index * size..(index + 1) * size) else { return 0.0 };
+        match (self.dtype, b) {
+            (Dtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (Dtype::I32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]) as f32,
+            (Dtype::Bf16, &[a, b]) => f32::from_bits(u32::from(u16::from_le_bytes([a, b])) << 16),
+            (Dtype::F16, &[a, b]) => f16_to_f32(u16::from_le_bytes([a, b])),
+            (Dtype::I8, &[a]) => f32::from(a as i8),
+            _ => 0.0,
+        }
+    }
+
+    /// The elements as they lie, if they are f32, aligned, and the machine is little-endian.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(self.bytes).ok()
+    }
+}
+
+/// Where tensors come from: a model file, an image in flash, a trainer, a test.
+pub trait Tensors {
+    /// The tensor of this name.
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>>;
+}
+
+fn f16_to_f32(h: u16) -> f32 {
+    let sign = u32::from(h >> 15) << 31;
+    let exponent = u32::from(h >> 10) & 0x1f;
+    let mantissa = u32::from(h) & 0x3ff;
+    let bits = match (exponent, mantissa) {
+        (0, m) => {
+            // Subnormal: m * 2^-24, exact in f32.
+            return f32::from_bits(sign | (m as f32 * f32::from_bits(0x3380_0000)).to_bits());
+        }
+        (31, m) => 0x7f80_0000 | m << 13,
+        (e, m) => (e + 112) << 23 | m << 13,
+    };
+    f32::from_bits(sign | bits)
+}

@@ -1,0 +1,2 @@
+//! Neural audio codecs: sound into tokens and back.
+pub use codec_core as core;
