@@ -4,7 +4,12 @@
 //! Instruction sets and tiles differ only in how many such chains run side by side, so every path gives the
 //! same bits.
 
+#[cfg(feature = "alloc")]
+mod aligned;
 mod scalar;
+
+#[cfg(feature = "alloc")]
+pub use aligned::Aligned;
 
 /// Output columns in a panel of packed weights, on every instruction set.
 pub const PANEL: usize = 16;
@@ -125,6 +130,39 @@ pub enum Pointwise<'a> {
     },
     /// Hyperbolic tangent.
     Tanh,
+    /// `x / divisor`.
+    Divide(f32),
+    /// `x * scale`.
+    Scale(f32),
+    /// `round_half_even(clamp(x * inverse_scale, low, high))`.
+    Quantize {
+        /// One over the grid's step.
+        inverse_scale: f32,
+        /// Lowest value.
+        low: f32,
+        /// Highest value.
+        high: f32,
+    },
+    /// `clamp(round_half_even(x * multiplier[c]), low, high)`.
+    Requantize {
+        /// One a channel.
+        multiplier: &'a [f32],
+        /// Lowest value.
+        low: f32,
+        /// Highest value.
+        high: f32,
+    },
+    /// `clamp(floor((x * (x >= 0 ? positive : negative) + 128) / 256), low, high)` for integers `x`.
+    LeakyReluInt8 {
+        /// Slope above zero, times 256.
+        positive: f32,
+        /// Slope below zero, times 256.
+        negative: f32,
+        /// Lowest value.
+        low: f32,
+        /// Highest value.
+        high: f32,
+    },
 }
 
 /// The output: row `t`, column `n` is `data[origin + t * row_stride + n]`.

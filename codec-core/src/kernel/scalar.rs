@@ -100,5 +100,12 @@ fn apply(f: Pointwise<'_>, n: usize, x: f32) -> f32 {
             x + s * s * inverse[n]
         }
         Pointwise::Tanh => libm::tanhf(x),
+        Pointwise::Divide(d) => x / d,
+        Pointwise::Scale(s) => x * s,
+        Pointwise::Quantize { inverse_scale, low, high } => libm::rintf((x * inverse_scale).clamp(low, high)),
+        Pointwise::Requantize { multiplier, low, high } => libm::rintf(x * multiplier[n]).clamp(low, high),
+        Pointwise::LeakyReluInt8 { positive, negative, low, high } => {
+            libm::floorf((x * if x >= 0.0 { positive } else { negative } + 128.0) / 256.0).clamp(low, high)
+        }
     }
 }
