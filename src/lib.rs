@@ -1,2 +1,7 @@
 //! Neural audio codecs: sound into tokens and back.
+#![deny(unsafe_code)]
+
 pub use codec_core as core;
+
+pub mod checkpoint;
+mod mapped;
