@@ -2,11 +2,11 @@
 
 mod build;
 mod chain;
-//mod coder;
+mod coder;
 mod plan;
 mod segments;
 
 pub use chain::{Chain, ChainState};
-//pub use coder::{Decoder, DecoderState, Encoder, EncoderState};
+pub use coder::{Decoder, DecoderState, Encoder, EncoderState};
 pub use plan::{ChainPlan, LayerPlan};
 pub use segments::{Crossfade, Segmented, normalize};

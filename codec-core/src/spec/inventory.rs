@@ -129,7 +129,9 @@ impl List {
                 stages.iter().for_each(|s| self.quantizer(s));
                 self.linear(project_out.as_ref());
             }
-            Quantizer::Grouped { groups } => groups.iter().for_each(|g| self.quantizer(g)),
+            Quantizer::Grouped { groups: parts } | Quantizer::Split { parts } => {
+                parts.iter().for_each(|p| self.quantizer(p));
+            }
             Quantizer::Fsq(f) => {
                 self.linear(f.project_in.as_ref());
                 self.linear(f.project_out.as_ref());
