@@ -6,6 +6,9 @@ use crate::{
     kernel::{self, Epilogue, Out, Panels, Pointwise, Rows, Start},
 };
 
+/// Columns of the recurrent weights that are worked through at once.
+const BLOCK: usize = 512;
+
 /// `rows` contiguous rows of `depth` values.
 fn rows(data: &[f32], origin: usize, rows: usize, depth: usize) -> Rows<'_> {
     Rows { data, origin, rows, row_stride: depth, taps: 1, tap_stride: 0, depth }
@@ -50,13 +53,21 @@ impl LstmLayer {
             }
         }
         let (hidden, cell) = s.state.split_at_mut_checked(self.hidden).ok_or(short)?;
-        let w = Panels { columns: four, depth: self.hidden, data: self.weight_hidden.of(s.arena)? };
+        let weight = self.weight_hidden.of(s.arena)?;
         for i in 0..at.rows {
             let t = if self.reverse { at.rows - 1 - i } else { i };
             let row = gates.get_mut(t * four..(t + 1) * four).ok_or(short)?;
-            let out = Out { data: &mut *row, origin: 0, row_stride: four };
-            if !kernel::matmul(s.cx, rows(hidden, 0, 1, self.hidden), w, Start::Output, plain, out) {
-                return Err(short);
+            for b in 0..four.div_ceil(BLOCK) {
+                // Every other row goes through the weights backwards, so that it finds what the row before left in the
+                // cache. Columns do not depend on each other.
+                let b = if i % 2 == 0 { b } else { four.div_ceil(BLOCK) - 1 - b };
+                let (first, last) = (b * BLOCK, four.min((b + 1) * BLOCK));
+                let panels = kernel::panel_len(first, self.hidden)..kernel::panel_len(last, self.hidden);
+                let w = Panels { columns: last - first, depth: self.hidden, data: weight.get(panels).ok_or(short)? };
+                let out = Out { data: &mut *row, origin: first, row_stride: four };
+                if !kernel::matmul(s.cx, rows(hidden, 0, 1, self.hidden), w, Start::Output, plain, out) {
+                    return Err(short);
+                }
             }
             kernel::lstm_cell(s.cx, row, cell, hidden);
             let to = t * self.width + self.column;

@@ -1,6 +1,7 @@
 //! From a spec and named tensors to a planned chain.
 
 use alloc::{
+    borrow::Cow,
     format,
     string::{String, ToString},
     vec::Vec,
@@ -150,9 +151,22 @@ impl Builder<'_> {
         Ok(self.fill(&values))
     }
 
-    fn pack(&mut self, columns: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Slot {
+    /// Packs a matrix of `columns` columns over (tap, channel) into panels.
+    fn pack(&mut self, columns: usize, at: &Strides, column: impl Fn(usize) -> usize, w: &[f32]) -> Slot {
+        let depth = at.taps * at.channels;
         let slot = self.slot(kernel::panel_len(columns, depth));
-        kernel::pack(columns, depth, weight, &mut self.arena.as_mut()[slot.offset..slot.offset + slot.len]);
+        let out = &mut self.arena.as_mut()[slot.offset..slot.offset + slot.len];
+        for (p, panel) in out.chunks_exact_mut(kernel::PANEL * depth).enumerate() {
+            let lanes = kernel::PANEL.min(columns - p * kernel::PANEL);
+            let mut first = [0; kernel::PANEL];
+            (0..lanes).for_each(|l| first[l] = column(p * kernel::PANEL + l));
+            for (k, row) in panel.chunks_exact_mut(kernel::PANEL).enumerate() {
+                let offset = k / at.channels * at.tap + k % at.channels * at.channel;
+                for (v, f) in row.iter_mut().zip(&first[..lanes]) {
+                    *v = w[f + offset];
+                }
+            }
+        }
         slot
     }
 
@@ -321,20 +335,16 @@ impl Builder<'_> {
             bias: None,
             then: Function::Identity,
         };
-        let w = Weight::new(self.tensors, &format!("{n}.weight"), &[co, gi, k])?;
+        let w = weight(self.tensors, &format!("{n}.weight"), &[co, gi, k])?;
         layer.weight = if layer.depthwise() {
             let mut taps = Vec::with_capacity(k * co);
-            (0..k).for_each(|j| taps.extend((0..co).map(|c| w.at(c * k + j))));
+            (0..k).for_each(|j| taps.extend((0..co).map(|c| w[c * k + j])));
             self.fill(&taps)
         } else {
-            let panel = kernel::panel_len(go, k * gi);
-            let slot = self.slot(groups * panel);
-            for g in 0..groups {
-                let at = slot.offset + g * panel;
-                let out = &mut self.arena.as_mut()[at..at + panel];
-                kernel::pack(go, k * gi, |o, d| w.at(((g * go + o) * gi + d % gi) * k + d / gi), out);
-            }
-            slot
+            // Groups follow each other: every slot's length is a multiple of the arena's alignment.
+            let at = Strides { taps: k, channels: gi, tap: 1, channel: k };
+            let slots: Vec<Slot> = (0..groups).map(|g| self.pack(go, &at, |o| (g * go + o) * gi * k, &w)).collect();
+            Slot { offset: slots[0].offset, len: slots.iter().map(|s| s.len).sum() }
         };
         if l.bias {
             layer.bias = Some(self.vector(&format!("{n}.bias"), co)?);
@@ -393,7 +403,7 @@ impl Builder<'_> {
                 format!("a layer in blocks trims {} rows on the right and none on the left", k - s),
             ));
         }
-        let w = Weight::new(self.tensors, &format!("{n}.weight"), &[ci, go, k])?;
+        let w = weight(self.tensors, &format!("{n}.weight"), &[ci, go, k])?;
         let bias = if l.bias { Some(read(&self.tensor(&format!("{n}.bias"), &[co])?)) } else { None };
         let (full, part) = (k / s, k % s);
         let first = self.phases.len();
@@ -405,11 +415,9 @@ impl Builder<'_> {
                     if groups == 1 { Vec::from([(from, to)]) } else { (from..to).map(|p| (p, p + 1)).collect() };
                 for (from, to) in runs.into_iter().filter(|(from, to)| from < to) {
                     let columns = (to - from) * go;
-                    let weight = self.pack(columns, taps * gi, |column, d| {
-                        let (p, o) = (from + column / go, column % go);
-                        let (tap, c) = (d / gi, d % gi);
-                        w.at(((g * gi + c) * go + o) * k + p + tap * s)
-                    });
+                    let at = Strides { taps, channels: gi, tap: s, channel: go * k };
+                    let of = |column: usize| (g * gi * go + column % go) * k + from + column / go;
+                    let weight = self.pack(columns, &at, of, &w);
                     let bias = bias.as_ref().map(|b| {
                         let values: Vec<f32> = (0..columns).map(|column| b[g * go + column % go]).collect();
                         self.fill(&values)
@@ -613,8 +621,9 @@ impl Builder<'_> {
             let mut parameters = 0;
             for reverse in [false, true].into_iter().take(if l.bidirectional { 2 } else { 1 }) {
                 let suffix = format!("l{layer}{}", if reverse { "_reverse" } else { "" });
-                let wi = Weight::new(self.tensors, &format!("{n}.weight_ih_{suffix}"), &[4 * hidden, x.channels])?;
-                let wh = Weight::new(self.tensors, &format!("{n}.weight_hh_{suffix}"), &[4 * hidden, hidden])?;
+                let wi = weight(self.tensors, &format!("{n}.weight_ih_{suffix}"), &[4 * hidden, x.channels])?;
+                let wh = weight(self.tensors, &format!("{n}.weight_hh_{suffix}"), &[4 * hidden, hidden])?;
+                let dense = |channels| Strides { taps: 1, channels, tap: 0, channel: 1 };
                 let bi = read(&self.tensor(&format!("{n}.bias_ih_{suffix}"), &[4 * hidden])?);
                 let bh = read(&self.tensor(&format!("{n}.bias_hh_{suffix}"), &[4 * hidden])?);
                 let bias: Vec<f32> = bi.iter().zip(&bh).map(|(a, b)| a + b).collect();
@@ -627,8 +636,8 @@ impl Builder<'_> {
                     column: if reverse { hidden } else { 0 },
                     width,
                     reverse,
-                    weight_input: self.pack(4 * hidden, x.channels, |o, d| wi.at(o * x.channels + d)),
-                    weight_hidden: self.pack(4 * hidden, hidden, |o, d| wh.at(o * hidden + d)),
+                    weight_input: self.pack(4 * hidden, &dense(x.channels), |o| o * x.channels, &wi),
+                    weight_hidden: self.pack(4 * hidden, &dense(hidden), |o| o * hidden, &wh),
                     bias: self.fill(&bias),
                 };
                 parameters += 4 * hidden * (x.channels + hidden + 2);
@@ -744,27 +753,21 @@ pub(crate) fn read(view: &TensorView<'_>) -> Vec<f32> {
     }
 }
 
-/// A weight whose elements are read where they lie, if possible.
-pub(crate) enum Weight<'t> {
-    Borrowed(&'t [f32]),
-    Owned(Vec<f32>),
+/// A weight, where it lies if possible.
+fn weight<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Cow<'t, [f32]>, BuildError> {
+    let view = tensor(tensors, name, shape)?;
+    if view.dtype == Dtype::F32 && cfg!(target_endian = "little") {
+        if let Ok(values) = bytemuck::try_cast_slice(view.bytes) {
+            return Ok(Cow::Borrowed(values));
+        }
+    }
+    Ok(Cow::Owned(read(&view)))
 }
 
-impl<'t> Weight<'t> {
-    pub(crate) fn new(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Self, BuildError> {
-        let view = tensor(tensors, name, shape)?;
-        if view.dtype == Dtype::F32 && cfg!(target_endian = "little") {
-            if let Ok(values) = bytemuck::try_cast_slice(view.bytes) {
-                return Ok(Self::Borrowed(values));
-            }
-        }
-        Ok(Self::Owned(read(&view)))
-    }
-
-    pub(crate) fn at(&self, index: usize) -> f32 {
-        match self {
-            Self::Borrowed(values) => values[index],
-            Self::Owned(values) => values[index],
-        }
-    }
+/// How the values of a weight lie: index = column's first + tap * `tap` + channel * `channel`.
+struct Strides {
+    taps: usize,
+    channels: usize,
+    tap: usize,
+    channel: usize,
 }

@@ -86,7 +86,10 @@ impl Encoder {
         check(spec, &quantizer, &chain, chain.output_channels())?;
         let (up, down) = chain.plan().rate;
         if up != 1 || down != u64::from(spec.hop) {
-            return Err(BuildError::Spec(format!("a hop of {} samples, but the encoder gives {up} frames for {down}", spec.hop)));
+            return Err(BuildError::Spec(format!(
+                "a hop of {} samples, but the encoder gives {up} frames for {down}",
+                spec.hop
+            )));
         }
         Ok(Self { chain, quantizer, channels: spec.channels as usize, hop: spec.hop as usize })
     }
@@ -135,10 +138,7 @@ impl Encoder {
             return Err(RunError::NotFinite { index });
         }
         if pcm.len() % self.channels != 0 {
-            return Err(RunError::BufferTooShort {
-                needed: pcm.len().next_multiple_of(self.channels),
-                got: pcm.len(),
-            });
+            return Err(RunError::BufferTooShort { needed: pcm.len().next_multiple_of(self.channels), got: pcm.len() });
         }
         let needed = self.max_frames(pcm.len() / self.channels).saturating_mul(state.codebooks);
         if codes.len() < needed {
