@@ -22,7 +22,7 @@ pub(super) struct Fsq {
 /// What the tables hold for a channel of `levels` levels.
 pub(super) fn parameters(levels: u32, margin: f32) -> [f32; PARAMETERS] {
     let half = (levels - 1) as f32 * (1.0 + margin) / 2.0;
-    let offset = if levels % 2 == 0 { 0.5 } else { 0.0 };
+    let offset = if levels.is_multiple_of(2) { 0.5 } else { 0.0 };
     [levels as f32, half, offset, libm::atanhf(offset / half)]
 }
 

@@ -85,10 +85,12 @@ impl Quantizer {
 
     /// Latents `[frames, dim]` to codes `[frames, codebooks]`, frame by frame.
     ///
-    /// `codebooks` below [`Quantizer::codebooks`] gives the first codes of each frame. `beam` is how many
-    /// partial codings are kept from stage to stage: 1 is the greedy search that decoders' publishers use,
-    /// more never has a larger squared error in the (projected) latent and is read by the same decoder. It applies wherever codebooks
-    /// are searched one after the other, and is no matter to other quantizers.
+    /// `codebooks` below [`Quantizer::codebooks`] gives the first codes of each frame.
+    ///
+    /// `beam` is how many partial codings are kept from stage to stage. 1 is the published, greedy search; a
+    /// wider one (up to [`MAX_BEAM`]) never leaves a larger squared error, measured where the residual lives,
+    /// and any decoder reads its codes. It applies to codebooks that are searched one after the other, and
+    /// changes nothing in other quantizers.
     ///
     /// NaN and infinite latents give some code that is in range.
     ///

@@ -117,10 +117,10 @@ impl Case {
         let mut map = TensorMap::default();
         for entry in self.manifest["tensors"].as_array().expect("a list of tensors") {
             let name = entry["name"].as_str().expect("a name");
-            if wanted(name) {
-                if let Some(values) = make(entry, seed) {
-                    map.insert(name, &shape(entry), &values);
-                }
+            if wanted(name)
+                && let Some(values) = make(entry, seed)
+            {
+                map.insert(name, &shape(entry), &values);
             }
         }
         map
@@ -283,7 +283,7 @@ fn qkv(entry: &Value, seed: u64) -> Vec<f32> {
 }
 
 /// A safetensors file of f32 and i32 arrays: the header's length (u64), the header (JSON), the data.
-fn read_arrays(file: &[u8]) -> BTreeMap<String, Array> {
+pub fn read_arrays(file: &[u8]) -> BTreeMap<String, Array> {
     let (length, rest) = file.split_first_chunk().expect("a header's length");
     let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
     let header: BTreeMap<String, Value> = serde_json::from_slice(header).expect("a header");
