@@ -327,16 +327,13 @@ impl<'t> Builder<'t> {
         let distance = Distance::new(v.project_out.as_deref(), self)?;
         let bias = self.values(rows.chunks_exact(dim).map(|e| distance.bias(e)));
         let metric = Metric::Euclidean;
-        let mut entries = Book { size, dim, metric, panels, bias, rows: None };
+        let entries = Book { size, dim, metric, panels, bias, rows: None };
         let back = distance.back(self);
 
         let search = match v.metric {
             Metric::Euclidean if v.project_out.is_none() => entries,
             Metric::Euclidean => Book { bias: self.values(rows.chunks_exact(dim).map(half_square)), ..entries },
-            Metric::EuclideanDirect => {
-                entries.rows = Some(self.values(rows.iter().copied()));
-                Book { metric: v.metric, ..entries }
-            }
+            Metric::EuclideanDirect => Book { metric: v.metric, ..entries },
             Metric::Cosine => {
                 let mut unit = rows;
                 unit.chunks_exact_mut(dim).for_each(normalize);

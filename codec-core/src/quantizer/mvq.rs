@@ -2,10 +2,10 @@
 //! quantization indexes for knowledge distillation"): a vector is the sum of one center a codebook.
 
 use super::program::{CodesMut, CodesRef};
-use super::rows::{Matrix, Run, argmax, energy, keep_smallest, take};
+use super::rows::{Matrix, Run, energy, keep_smallest, take};
 use super::vq::Book;
 use crate::RunError;
-use crate::kernel::{pack, panel_len};
+use crate::kernel::{argmax, pack, panel_len};
 
 /// The most candidates that a choice keeps.
 const MOST: usize = 128;
@@ -80,7 +80,7 @@ impl Mvq {
         for n in 0..self.codebooks {
             self.logits.nth(n).scores(run, Matrix::contiguous(x, rows, dim), scores)?;
             for (t, row) in scores.chunks_exact(size).enumerate() {
-                chosen[t * self.codebooks + n] = argmax(row) as f32;
+                chosen[t * self.codebooks + n] = argmax(run.cx, row).unwrap_or(0) as f32;
             }
         }
         for _ in 0..self.refinements {

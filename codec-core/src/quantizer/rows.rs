@@ -93,17 +93,6 @@ pub(super) fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
     head
 }
 
-/// The index of the largest score, the lowest on a tie; 0 where nothing compares (NaN).
-pub(super) fn argmax(scores: &[f32]) -> usize {
-    let mut best = (f32::NEG_INFINITY, 0);
-    for (i, &score) in scores.iter().enumerate() {
-        if score > best.0 {
-            best = (score, i);
-        }
-    }
-    best.1
-}
-
 /// Σ x².
 pub(super) fn energy(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, v| sum + v * v)
@@ -145,11 +134,5 @@ mod tests {
         let (mut e, mut i) = ([0.0; 2], [9.0; 2]);
         keep_smallest([f32::NAN; 3].into_iter(), &mut e, &mut i);
         assert_eq!(i, [0.0, 1.0]);
-    }
-
-    #[test]
-    fn largest_is_the_first() {
-        assert_eq!(argmax(&[f32::NAN, 1.0, 2.0, 2.0]), 2);
-        assert_eq!(argmax(&[f32::NAN; 3]), 0);
     }
 }

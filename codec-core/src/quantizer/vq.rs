@@ -1,8 +1,8 @@
 //! Codebooks: nearest-neighbour search and look-up.
 
-use super::rows::{Matrix, Run, argmax, energy};
+use super::rows::{Matrix, Run, energy};
 use crate::RunError;
-use crate::kernel::{PANEL, panel_len};
+use crate::kernel::{PANEL, Panels, argmax, argmin, panel_len, square_distance};
 use crate::spec::Metric;
 
 /// Below this length a vector is not scaled to unit length but by the inverse of this (DAC's `F.normalize`).
@@ -46,7 +46,7 @@ impl Book {
     pub fn scratch_len(&self, rows: usize) -> usize {
         match self.metric {
             Metric::Euclidean | Metric::Cosine => rows * self.size,
-            Metric::EuclideanDirect => 0,
+            Metric::EuclideanDirect => self.size,
         }
     }
 
@@ -60,8 +60,14 @@ impl Book {
     ) -> Result<(), RunError> {
         let rows = x.len() / self.dim;
         if self.metric == Metric::EuclideanDirect {
+            let distances = &mut scratch[..self.size];
             for (t, row) in x.chunks_exact(self.dim).enumerate() {
-                found(t, self.nearest_direct(run.data, row));
+                let data = &run.data[self.panels..];
+                let book = Panels { columns: self.size, depth: self.dim, data };
+                if !square_distance(run.cx, row, book, distances) {
+                    return Err(RunError::Unsupported("a codebook's table is shorter than its sizes say"));
+                }
+                found(t, argmin(run.cx, distances).unwrap_or(0));
             }
             return Ok(());
         }
@@ -71,25 +77,9 @@ impl Book {
         let scores = &mut scratch[..rows * self.size];
         self.scores(run, Matrix::contiguous(x, rows, self.dim), scores)?;
         for (t, row) in scores.chunks_exact(self.size).enumerate() {
-            found(t, argmax(row));
+            found(t, argmax(run.cx, row).unwrap_or(0));
         }
         Ok(())
-    }
-
-    /// The first entry of least squared distance, summed channel after channel, each step rounded to f32.
-    fn nearest_direct(&self, data: &[f32], x: &[f32]) -> usize {
-        let mut best = (f32::INFINITY, 0);
-        for i in 0..self.size {
-            let mut sum = 0.0f32;
-            for (c, &x) in x.iter().enumerate() {
-                let d = x - self.value(data, i, c);
-                sum += d * d;
-            }
-            if sum < best.0 {
-                best = (sum, i);
-            }
-        }
-        best.1
     }
 
     #[inline]
