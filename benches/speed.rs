@@ -5,7 +5,7 @@
 
 #[path = "../codec-core/tests/support/golden.rs"]
 mod golden;
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/support/models.rs"]
 mod support;
 
 use std::time::Instant;

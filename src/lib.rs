@@ -4,4 +4,6 @@
 pub use codec_core as core;
 
 pub mod checkpoint;
+pub mod import;
 mod mapped;
+pub mod model_file;

@@ -5,6 +5,7 @@
 
 #[path = "../codec-core/tests/support/golden.rs"]
 mod golden;
+#[path = "support/models.rs"]
 mod support;
 
 use codec::{Codes, Model, Options};
