@@ -33,19 +33,42 @@ fn get(bytes: &[u8], at: usize, width: u32) -> u16 {
 
 /// Checks that every code of whole frames is below its book's size. `first_frame` is for the error.
 pub(super) fn check(layout: &Layout<'_>, codes: &[u16], first_frame: u64) -> Result<(), Error> {
-    for (frame, codes) in codes.chunks_exact(layout.codes_per_frame()).enumerate() {
+    let mut codes = codes.iter();
+    check_each(layout, codes.len() / layout.codes_per_frame(), first_frame, |_| {
+        codes.next().copied().unwrap_or_default()
+    })
+}
+
+/// The same for packed codes.
+pub(super) fn check_packed(layout: &Layout<'_>, bytes: &[u8], frames: usize, first_frame: u64) -> Result<(), Error> {
+    if layout.groups().all(|group| group.size.is_power_of_two()) {
+        return Ok(());
+    }
+    let mut at = 0;
+    check_each(layout, frames, first_frame, |width| {
+        at += width as usize;
+        get(bytes, at - width as usize, width)
+    })
+}
+
+fn check_each(
+    layout: &Layout<'_>,
+    frames: usize,
+    first_frame: u64,
+    mut next: impl FnMut(u32) -> u16,
+) -> Result<(), Error> {
+    for frame in 0..frames {
         let mut position = 0;
         for group in layout.groups() {
-            let of_group = codes.get(position..position + group.codes()).unwrap_or(&[]);
-            if let Some(i) = of_group.iter().position(|&code| u32::from(code) >= group.size) {
-                return Err(Error::Code {
-                    frame: first_frame.saturating_add(frame as u64),
-                    position: position + i,
-                    code: of_group.get(i).copied().unwrap_or(0),
-                    size: group.size,
-                });
+            let width = width(group.size);
+            for _ in 0..group.codes() {
+                let code = next(width);
+                if u32::from(code) >= group.size {
+                    let frame = first_frame.saturating_add(frame as u64);
+                    return Err(Error::Code { frame, position, code, size: group.size });
+                }
+                position += 1;
             }
-            position += group.codes();
         }
     }
     Ok(())
@@ -66,14 +89,8 @@ pub(super) fn pack(layout: &Layout<'_>, codes: &[u16], bytes: &mut [u8], at: usi
     }
 }
 
-/// Unpacks as many whole frames as `codes` holds, from bit `at` on, and checks each code.
-pub(super) fn unpack(
-    layout: &Layout<'_>,
-    bytes: &[u8],
-    at: usize,
-    codes: &mut [u16],
-    first_frame: u64,
-) -> Result<(), Error> {
+/// Unpacks as many whole frames as `codes` holds, from bit `at` on.
+pub(super) fn unpack(layout: &Layout<'_>, bytes: &[u8], at: usize, codes: &mut [u16]) {
     let mut at = at;
     for codes in codes.chunks_exact_mut(layout.codes_per_frame()) {
         let mut codes = codes.iter_mut();
@@ -85,7 +102,6 @@ pub(super) fn unpack(
             }
         }
     }
-    check(layout, codes, first_frame)
 }
 
 #[cfg(test)]
@@ -103,9 +119,9 @@ mod tests {
     fn most_significant_bit_first() {
         let mut bytes = [0xff; 4];
         put(&mut bytes, 0, 0b101, 3);
-        put(&mut bytes, 3, 0b0110_0110_01, 10);
+        put(&mut bytes, 3, 0b01_1001_1001, 10);
         put(&mut bytes, 13, 0xffff, 16);
         assert_eq!(bytes, [0b1010_1100, 0b1100_1111, 0xff, 0b1111_1000]);
-        assert_eq!((get(&bytes, 0, 3), get(&bytes, 3, 10), get(&bytes, 13, 16)), (0b101, 0b0110_0110_01, 0xffff));
+        assert_eq!((get(&bytes, 0, 3), get(&bytes, 3, 10), get(&bytes, 13, 16)), (0b101, 0b01_1001_1001, 0xffff));
     }
 }

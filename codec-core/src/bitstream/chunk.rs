@@ -5,7 +5,7 @@ use super::{array, bits, crc32c, get_u16, get_u32, get_u64};
 /// Bytes of an entry of the seek table.
 pub const SEEK_ENTRY_LEN: usize = 16;
 
-/// A chunk that holds: its sync, kind, lengths, CRC and the structure of its payload are right.
+/// A chunk that holds: its sync, kind, lengths, CRC, the structure of its payload and its codes are right.
 #[derive(Clone, Copy)]
 pub(super) struct Parsed<'a> {
     pub kind: u8,
@@ -91,11 +91,11 @@ pub(super) fn parse<'a>(
                 layout: header.layout,
                 payload,
                 frames,
-                frame,
+                frame: frame.saturating_add(first_frame.wrapping_sub(frame as u32).into()),
                 segmented: header.segments,
                 continues: flags & FLAG_CONTINUES != 0,
             };
-            check_segments(segments).map_err(|(name, value)| field(name, value))?;
+            check_segments(segments, field)?;
         }
         KIND_METADATA => {
             let mut entries = Metadata { rest: payload };
@@ -108,20 +108,21 @@ pub(super) fn parse<'a>(
     Ok(Ok(Parsed { kind, flags, first_frame, frames, payload }))
 }
 
-fn check_segments(mut segments: Segments<'_>) -> Result<(), (&'static str, usize)> {
+fn check_segments(mut segments: Segments<'_>, bad: impl Fn(&'static str, usize) -> Error) -> Result<(), Error> {
     let bits = segments.layout.bits_per_frame();
     for segment in segments.by_ref() {
         if segment.scale.is_some_and(|scale| !scale.is_finite()) {
-            return Err(("scale", segment.scale.unwrap_or(0.0).to_bits() as usize));
+            return Err(bad("scale", segment.scale.unwrap_or(0.0).to_bits() as usize));
         }
         let used = segment.frames() * bits;
         let last = segment.bytes.last().copied().unwrap_or(0);
         if !used.is_multiple_of(8) && last << (used % 8) != 0 {
-            return Err(("padding", last.into()));
+            return Err(bad("padding", last.into()));
         }
+        bits::check_packed(&segment.layout, segment.bytes, segment.frames(), segment.first_frame)?;
     }
     if segments.frames != 0 || !segments.payload.is_empty() {
-        return Err(("length of segments", segments.payload.len()));
+        return Err(bad("length of segments", segments.payload.len()));
     }
     Ok(())
 }
@@ -217,17 +218,14 @@ impl Segment<'_> {
     }
 
     /// Unpacks frames from the segment's frame `start` on into `codes` `[frames, codes_per_frame]`: as many as are
-    /// there and fit. Returns the number of frames.
-    ///
-    /// # Errors
-    /// [`Error::Code`] if a code is not below its codebook's size; `codes` then holds what was read.
-    pub fn unpack(&self, start: usize, codes: &mut [u16]) -> Result<usize, Error> {
+    /// there and fit. Returns the number of frames. Every code is below its codebook's size.
+    pub fn unpack(&self, start: usize, codes: &mut [u16]) -> usize {
         let per_frame = self.layout.codes_per_frame();
         let frames = self.frames().saturating_sub(start).min(codes.len() / per_frame);
         let codes = codes.get_mut(..frames * per_frame).unwrap_or(&mut []);
         let at = start.saturating_mul(self.layout.bits_per_frame());
-        bits::unpack(&self.layout, self.bytes, at, codes, self.first_frame.saturating_add(start as u64))?;
-        Ok(frames)
+        bits::unpack(&self.layout, self.bytes, at, codes);
+        frames
     }
 }
 

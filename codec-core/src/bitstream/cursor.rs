@@ -1,7 +1,7 @@
 use super::chunk::{self, End, Parsed, Place};
 use super::{CHUNK_HEAD, Chunk, Error, FLAG_CONTINUES, FLAG_GAP, Header, MAX_GAP, Metadata, SYNC, SeekTable};
 use super::{KIND_CODES, KIND_END, KIND_METADATA, TRAILER_LEN, TRAILER_MAGIC};
-use super::{array, get_u32};
+use super::{array, get_u32, get_u64};
 
 /// What comes out of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,30 @@ pub struct Summary<'a> {
     pub complete: bool,
     /// The seek table; empty in a short file or without an end chunk.
     pub seek: SeekTable<'a>,
+}
+
+impl<'a> Summary<'a> {
+    /// Reads an end chunk with its trailer, `offset` bytes from the first byte of the header: what a reader that can
+    /// seek does first. The last four bytes of a complete file are the trailer's magic, the four before them the
+    /// length of `bytes`.
+    ///
+    /// # Errors
+    /// What is wrong with the chunk, its trailer or its seek table.
+    pub fn parse(header: &Header<'a>, header_len: usize, bytes: &'a [u8], offset: u64) -> Result<Self, Error> {
+        let place = Place { index: 0, offset, frame: 0 };
+        let truncated = |needed| Error::Truncated { offset, needed, got: bytes.len() };
+        let parsed = chunk::parse(bytes, header, place)?.map_err(truncated)?;
+        if parsed.kind != KIND_END {
+            return Err(Error::ChunkField { index: 0, offset, name: "kind", value: parsed.kind.into() });
+        }
+        let cursor = Cursor { offset, ..Cursor::new(header_len, false) };
+        let frames = get_u64(parsed.payload, 8).ok_or(truncated(parsed.len()))?;
+        let end = cursor.end(header, bytes, parsed, frames)?;
+        if bytes.len() != parsed.len() + TRAILER_LEN || frames as u32 != parsed.first_frame {
+            return Err(truncated(parsed.len() + TRAILER_LEN));
+        }
+        Ok(Self { samples: end.samples.or(header.samples), frames, complete: true, seek: end.seek })
+    }
 }
 
 /// What to do with the bytes at the front.

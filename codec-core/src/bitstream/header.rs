@@ -39,7 +39,7 @@ pub struct Header<'a> {
     pub method: Method,
     /// Whether frames come in segments, each with a scale.
     pub segments: bool,
-    /// The most frames of a chunk, at least 1. [`Header::default_chunk_frames`] is a good choice.
+    /// The most frames of a chunk, at least 1; at most 65535 bytes of them in the raw method. [`Header::default_chunk_frames`] is a good choice.
     pub chunk_frames: u16,
     /// The codes of a frame.
     pub layout: Layout<'a>,
@@ -195,6 +195,10 @@ impl<'a> Header<'a> {
         ];
         match least.iter().find(|(_, value)| *value == 0) {
             Some(&(name, _)) => Err(Error::Field { name, value: 0 }),
+            // Bounds what a reader unpacks from a chunk, whatever the method.
+            None if self.layout.packed_len(self.chunk_frames.into()) > MAX_PAYLOAD => {
+                Err(Error::Field { name: "chunk frames", value: self.chunk_frames.into() })
+            }
             None if self.samples == Some(UNKNOWN) => Err(Error::Field { name: "samples", value: UNKNOWN }),
             None => Ok(()),
         }

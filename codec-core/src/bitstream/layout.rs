@@ -16,7 +16,7 @@ pub struct CodeGroup {
     pub books: u16,
     /// Times that they are coded in a frame, at least 1.
     pub steps: u16,
-    /// Entries of each codebook, 1 to 65536.
+    /// Entries of each codebook, 2 to 65536.
     pub size: u32,
 }
 
@@ -36,7 +36,7 @@ impl CodeGroup {
         match self {
             Self { books: 0, .. } => bad("books of a code group", 0),
             Self { steps: 0, .. } => bad("steps of a code group", 0),
-            Self { size, .. } if !(1..=1 << 16).contains(size) => bad("size of a codebook", u64::from(*size)),
+            Self { size, .. } if !(2..=1 << 16).contains(size) => bad("size of a codebook", u64::from(*size)),
             Self { first_book, books, .. } if first_book.checked_add(books - 1).is_none() => {
                 bad("last book of a code group", u64::from(*first_book) + u64::from(*books) - 1)
             }
@@ -75,8 +75,7 @@ impl<'a> Layout<'a> {
     /// Writes `groups` into `storage`, which needs [`GROUP_LEN`] bytes for each.
     ///
     /// # Errors
-    /// [`Error::Field`] if a group is out of its ranges, there are no groups, more than 1024 codes,
-    /// or no book with two entries; [`Error::Buffer`] if the storage is short.
+    /// [`Error::Field`] if a group is out of its ranges, there are no groups or more than 1024 codes; [`Error::Buffer`] if the storage is short.
     pub fn new(groups: &[CodeGroup], storage: &'a mut [u8]) -> Result<Self, Error> {
         if groups.len() > MAX_CODES_PER_FRAME {
             return Err(Error::Field { name: "code groups", value: groups.len() as u64 });
@@ -105,9 +104,6 @@ impl<'a> Layout<'a> {
         }
         if !(1..=MAX_CODES_PER_FRAME).contains(&codes) {
             return Err(Error::Field { name: "codes of a frame", value: codes as u64 });
-        }
-        if bits == 0 {
-            return Err(Error::Field { name: "bits of a frame", value: 0 });
         }
         Ok(Self { bytes, codes, bits })
     }

@@ -99,25 +99,37 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reader<B> {
         Header::parse_fields(self.buffer.as_ref().get(..*len)?).ok()
     }
 
+    /// Reads the header if there are enough bytes for it, and says whether it is there.
+    ///
+    /// # Errors
+    /// Those of [`Header::parse`], and [`Error::Buffer`] if it does not fit in the buffer.
+    pub fn open(&mut self) -> Result<bool, Error> {
+        if self.opened.is_some() {
+            return Ok(true);
+        }
+        let buffer = self.buffer.as_ref();
+        let bytes = buffer.get(..self.end).unwrap_or(&[]);
+        let needed = Header::stated_len(bytes)?.unwrap_or(12);
+        if bytes.len() < needed {
+            need(needed, buffer.len(), bytes.len(), 0, self.eof)?;
+            return Ok(false);
+        }
+        let (_, len) = Header::parse(bytes)?;
+        self.opened = Some((len, Cursor::new(len, self.salvage)));
+        self.start = len;
+        Ok(true)
+    }
+
     /// The next event; `None` if it takes more bytes, or after the end.
     ///
     /// # Errors
-    /// Those of [`Header::parse`], and whatever is wrong with a chunk. An error stays: the next call returns it
+    /// Those of [`Reader::open`], and whatever is wrong with a chunk. An error stays: the next call returns it
     /// again.
     // Not an iterator: events borrow from the reader.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
+        self.open()?;
         let buffer = self.buffer.as_ref();
-        if self.opened.is_none() {
-            let bytes = buffer.get(..self.end).unwrap_or(&[]);
-            let needed = Header::stated_len(bytes)?.unwrap_or(12);
-            if bytes.len() < needed {
-                return need(needed, buffer.len(), bytes.len(), 0, self.eof);
-            }
-            let (_, len) = Header::parse(bytes)?;
-            self.opened = Some((len, Cursor::new(len, self.salvage)));
-            self.start = len;
-        }
         let Some((header_len, cursor)) = &mut self.opened else { return Ok(None) };
         let header = Header::parse_fields(buffer.get(..*header_len).unwrap_or(&[]))?;
         loop {

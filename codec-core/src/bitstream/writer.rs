@@ -54,6 +54,7 @@ pub struct Writer<B> {
     buffer: B,
     header_len: usize,
     end_at: usize,
+    max_entries: usize,
     max_payload: usize,
     max_frames: usize,
     segments: bool,
@@ -89,7 +90,8 @@ struct OpenSegment {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
     /// Bytes of a buffer for this header, with room for `seek_entries` entries of the seek table: 0 on a device without
-    /// need for one; past [`MAX_SEEK_ENTRIES`] nothing is gained.
+    /// need for one, at most [`MAX_SEEK_ENTRIES`]. Bytes beyond that make room for [`Writer::metadata`] that is
+    /// longer than a codes chunk.
     pub fn buffer_len(header: &Header<'_>, seek_entries: usize) -> usize {
         let table = seek_entries.min(MAX_SEEK_ENTRIES) * SEEK_ENTRY_LEN;
         let chunk = header.max_codes_payload() + CHUNK_OVERHEAD;
@@ -100,22 +102,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
     ///
     /// # Errors
     /// Those of [`Header::write`]; [`Error::Buffer`] if the buffer is shorter than [`Writer::buffer_len`] with no
-    /// entries; [`Error::Field`] if a frame does not fit in a chunk.
+    /// entries.
     pub fn new(header: &Header<'_>, mut buffer: B) -> Result<Self, Error> {
         let (needed, bytes) = (Self::buffer_len(header, 0), buffer.as_mut());
-        if bytes.len() < needed {
+        let Some(extra) = bytes.len().checked_sub(needed) else {
             return Err(Error::Buffer { needed, got: bytes.len() });
-        }
+        };
         let header_len = header.write(bytes)?;
+        let max_entries = (extra / SEEK_ENTRY_LEN).min(MAX_SEEK_ENTRIES);
+        let end_len = CHUNK_OVERHEAD + END_HEAD + max_entries * SEEK_ENTRY_LEN + TRAILER_LEN;
+        let end_at = bytes.len() - end_len;
         let max_payload = header.max_codes_payload();
         let max_frames = usize::from(header.chunk_frames);
-        if !header.segments && header.layout.packed_len(max_frames) > MAX_PAYLOAD {
-            return Err(Error::Field { name: "chunk frames", value: max_frames as u64 });
-        }
         Ok(Self {
             buffer,
             header_len,
-            end_at: header_len + max_payload + CHUNK_OVERHEAD,
+            end_at,
+            max_entries,
             max_payload,
             max_frames,
             segments: header.segments,
@@ -146,6 +149,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
     /// None that [`Writer::new`] has not met.
     pub fn header(&self) -> Result<Header<'_>, Error> {
         Header::parse_fields(self.header_bytes())
+    }
+
+    /// Bytes so far, the header's included.
+    pub fn bytes(&self) -> u64 {
+        self.offset
     }
 
     /// Frames so far.
@@ -316,6 +324,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         // The last codes chunk goes right before the end chunk; its room ends there.
         let begin = at - chunk.len();
         bytes.copy_within(chunk, begin);
+        self.offset += TRAILER_LEN as u64;
         self.finished = true;
         Ok(self.buffer.as_ref().get(begin..end.end + TRAILER_LEN).unwrap_or(&[]))
     }
@@ -363,9 +372,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
 
     fn add_seek_entry(&mut self, entry: SeekEntry) -> Result<(), Error> {
         let at = self.end_at + CHUNK_HEAD + END_HEAD;
-        let bytes = self.buffer.as_mut();
-        let room = bytes.len().saturating_sub(at + 4 + TRAILER_LEN) / SEEK_ENTRY_LEN;
-        let room = room.min(MAX_SEEK_ENTRIES);
+        let (bytes, room) = (self.buffer.as_mut(), self.max_entries);
         if room == 0 {
             return Ok(());
         }
