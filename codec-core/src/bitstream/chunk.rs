@@ -149,6 +149,11 @@ impl<'a> Chunk<'a> {
         self.frames.into()
     }
 
+    /// The codes of a frame.
+    pub fn layout(&self) -> Layout<'a> {
+        self.layout
+    }
+
     /// The chunk's segments; without segments in the file, one for the whole chunk.
     pub fn segments(&self) -> Segments<'a> {
         Segments {

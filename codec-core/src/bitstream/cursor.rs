@@ -111,11 +111,18 @@ impl Cursor {
 
     /// Goes on at a chunk that begins with `frame` at `offset`.
     pub fn resume(&mut self, frame: u64, offset: u64) {
-        (self.frame, self.offset, self.damage, self.gap_reported, self.ended) = (frame, offset, None, false, false);
+        // A gap before that chunk is behind us.
+        let gap_reported = frame > 0;
+        (self.frame, self.offset, self.damage, self.gap_reported, self.ended) =
+            (frame, offset, None, gap_reported, false);
     }
 
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// Bytes at the front were dropped.

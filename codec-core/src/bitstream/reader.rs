@@ -99,6 +99,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reader<B> {
         Header::parse_fields(self.buffer.as_ref().get(..*len)?).ok()
     }
 
+    /// Bytes of the header, 0 before it was read.
+    pub fn header_len(&self) -> usize {
+        self.opened.as_ref().map_or(0, |(len, _)| *len)
+    }
+
+    /// Whether the stream is at its end and so is the input: [`Reader::next`] returns `None` from then on.
+    pub fn is_done(&self) -> bool {
+        self.eof && self.start == self.end && self.opened.as_ref().is_some_and(|(_, cursor)| cursor.ended())
+    }
+
     /// Reads the header if there are enough bytes for it, and says whether it is there.
     ///
     /// # Errors
