@@ -4,6 +4,17 @@
 pub use codec_core as core;
 
 pub mod checkpoint;
+mod codes;
+mod error;
 pub mod import;
 mod mapped;
+mod model;
 pub mod model_file;
+pub mod nac;
+mod stream;
+mod threads;
+
+pub use codes::{Codes, Segment};
+pub use error::Error;
+pub use model::{Bitrate, Model, ModelInfo, NetworkInfo, Options};
+pub use stream::{Decoder, Encoder};

@@ -157,7 +157,11 @@ impl Model {
             None => None,
             Some(_) => {
                 let chain = self.encoder_plan()?.chain();
-                Some(part(chain, f64::from(spec.sample_rate), crate::stream::chunk_frames(chain, spec, spec.hop as usize) * spec.hop as usize))
+                Some(part(
+                    chain,
+                    f64::from(spec.sample_rate),
+                    crate::stream::chunk_frames(chain, spec, spec.hop as usize) * spec.hop as usize,
+                ))
             }
         };
         let decoder = match &spec.decoder {
@@ -175,7 +179,8 @@ impl Model {
         } else {
             spec.codebook_choices.iter().map(|&n| n as usize).collect::<Vec<_>>()
         };
-        let streamable = matches!(spec.framing, Framing::Stream) && [&encoder, &decoder].into_iter().flatten().all(|n| n.streamable);
+        let streamable =
+            matches!(spec.framing, Framing::Stream) && [&encoder, &decoder].into_iter().flatten().all(|n| n.streamable);
         Ok(ModelInfo {
             name: spec.name.clone(),
             fingerprint: self.fingerprint().to_string(),

@@ -2,7 +2,7 @@
 
 use codec_core::{
     RunError,
-    pipeline::{self, Chain, ChainState, Crossfade, Segmented, normalize},
+    pipeline::{self, Chain, Crossfade, Segmented, normalize},
     spec::{CodecSpec, Framing},
 };
 
@@ -254,7 +254,9 @@ impl<'m> Decoder<'m> {
         let plan = model.decoder_plan()?;
         let spec = model.spec();
         if !plan.quantizer().can_decode() {
-            return Err(RunError::Unsupported("this model's quantizer has no inverse: its codes cannot be decoded").into());
+            return Err(
+                RunError::Unsupported("this model's quantizer has no inverse: its codes cannot be decoded").into()
+            );
         }
         let codebooks = options.codebooks.unwrap_or_else(|| plan.quantizer().codebooks());
         let hop = spec.hop as usize;
@@ -378,7 +380,9 @@ impl<'m> Decoder<'m> {
                 }
                 if !rest.is_empty() {
                     let frames = rest.len() / self.codebooks;
-                    return Err(Error::Codes(format!("{frames} frames belong to no segment; this model codes in segments")));
+                    return Err(Error::Codes(format!(
+                        "{frames} frames belong to no segment; this model codes in segments"
+                    )));
                 }
                 if finish {
                     crossfade.finish(out);

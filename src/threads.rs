@@ -37,7 +37,9 @@ impl Threads {
         let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
         let pool = match count {
             1 => None,
-            n => Some(rayon::ThreadPoolBuilder::new().num_threads(n).build().map_err(|e| Error::Threads(e.to_string()))?),
+            n => Some(
+                rayon::ThreadPoolBuilder::new().num_threads(n).build().map_err(|e| Error::Threads(e.to_string()))?,
+            ),
         };
         Ok(Self { isa, pool })
     }

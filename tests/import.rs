@@ -132,7 +132,7 @@ fn academicodec_in_every_layout() {
     for (case, file, system, codebooks, hop, rate) in [
         ("academicodec_encodec_16k_320d", "encodec_16khz_320d.pth", "academicodec-encodec-16k-320d", 24, 320, 16_000),
         ("academicodec_encodec_24k_32d", "encodec_24khz_32d.pth", "academicodec-encodec-24k-32d", 2, 32, 24_000),
-        ("academicodec_soundstream_24k_240d", "soundstream.pth", "academicodec-soundstream-24k-240d", 12, 240, 24_000),
+        ("academicodec_soundstream_24k_240d", "soundstream.pth", "soundstream-24k-240d", 12, 240, 24_000),
     ] {
         let Some(manifest) = manifest(case) else { return };
         let base = tensors(&manifest);
@@ -160,11 +160,11 @@ fn networks_with_two_names_are_ambiguous_without_a_hint() {
     let Err(ImportError::Ambiguous { candidates, .. }) = import_file("best_100.pth", &file, None, None) else {
         panic!()
     };
-    assert_eq!(candidates, ["academicodec-encodec-24k-240d", "academicodec-soundstream-24k-240d"]);
+    assert_eq!(candidates, ["academicodec-encodec-24k-240d", "soundstream-24k-240d"]);
     let by_file = import_file("encodec_24khz_240d.pth", &file, None, None).unwrap();
     check(&by_file, "academicodec-encodec-24k-240d", 12);
-    let by_option = import_file("best_100.pth", &file, None, Some("academicodec-soundstream-24k-240d")).unwrap();
-    check(&by_option, "academicodec-soundstream-24k-240d", 12);
+    let by_option = import_file("best_100.pth", &file, None, Some("soundstream-24k-240d")).unwrap();
+    check(&by_option, "soundstream-24k-240d", 12);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) const SYSTEMS: &[System] = &[
     system!("academicodec-encodec-16k-320d", "16k"),
     system!("academicodec-encodec-24k-240d", "encodec_24k"),
     system!("academicodec-encodec-24k-32d", "32d"),
-    system!("academicodec-soundstream-24k-240d", "soundstream"),
+    system!("soundstream-24k-240d", "soundstream"),
 ];
 
 fn config(name: &str) -> Config {

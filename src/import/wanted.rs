@@ -144,7 +144,9 @@ impl List {
                 stages.iter().for_each(|stage| self.quantizer(stage));
                 project_out.iter().for_each(|linear| self.linear(linear));
             }
-            Quantizer::Split { parts: groups } | Quantizer::Grouped { groups } => groups.iter().for_each(|group| self.quantizer(group)),
+            Quantizer::Split { parts: groups } | Quantizer::Grouped { groups } => {
+                groups.iter().for_each(|group| self.quantizer(group))
+            }
             Quantizer::Fsq(fsq) => fsq.project_in.iter().chain(&fsq.project_out).for_each(|linear| self.linear(linear)),
             Quantizer::Lfq { project_in, project_out, .. } => {
                 project_in.iter().chain(project_out).for_each(|linear| self.linear(linear));
