@@ -107,13 +107,21 @@ mod peaks {
 /// The fastest that multiply-adds of an instruction set can be, if this bench knows its instructions.
 fn peak(isa: Isa) -> Option<fn()> {
     match isa {
-        // SAFETY (all): the instruction set was found on this machine.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Some(|| unsafe { peaks::avx512() }),
+        Isa::Avx512 => Some(|| {
+            // SAFETY: the instruction set was found on this machine.
+            unsafe { peaks::avx512() }
+        }),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Some(|| unsafe { peaks::avx2() }),
+        Isa::Avx2 => Some(|| {
+            // SAFETY: the instruction set was found on this machine.
+            unsafe { peaks::avx2() }
+        }),
         #[cfg(target_arch = "x86_64")]
-        Isa::Scalar if std::arch::is_x86_feature_detected!("fma") => Some(|| unsafe { peaks::scalar() }),
+        Isa::Scalar if std::arch::is_x86_feature_detected!("fma") => Some(|| {
+            // SAFETY: the instruction set was found on this machine.
+            unsafe { peaks::scalar() }
+        }),
         _ => None,
     }
 }

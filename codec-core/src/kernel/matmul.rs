@@ -8,9 +8,9 @@ use super::{Epilogue, PANEL, Panels, Rows, Start, narrow};
 
 /// Values of a panel's depth that are worked through for all rows before the next: a pair of panels of this
 /// depth stays in the second cache.
-const DEPTH_BLOCK: usize = if cfg!(test) { 24 } else { 2048 };
+const DEPTH_BLOCK: usize = if cfg!(test) { 24 } else { 1024 };
 /// Values of the left operand that are worked through for all panels before the next.
-const ROW_BLOCK: usize = if cfg!(test) { 256 } else { 1 << 18 };
+const ROW_BLOCK: usize = if cfg!(test) { 256 } else { 1 << 16 };
 
 /// How far ahead of their use, in values of a panel's depth, weights are asked for.
 const AHEAD: usize = 32;
