@@ -30,7 +30,7 @@ pub struct Model {
 #[derive(Clone, Debug, Serialize)]
 pub struct Bitrate {
     pub codebooks: usize,
-    pub bits_per_second: f64,
+    pub kbps: f64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -39,6 +39,7 @@ pub struct ModelInfo {
     pub sample_rate: u32,
     pub channels: u32,
     pub hop: u32,
+    pub codebook_sizes: Vec<u32>,
     pub bitrates: Vec<Bitrate>,
     pub streamable: bool,
 }
@@ -56,17 +57,39 @@ pub struct Segment {
     pub scale: f32,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub codebooks: Option<usize>,
     pub beam: usize,
     pub threads: usize,
+    pub isa: codec_core::kernel::Isa,
     pub max_memory: u64,
-    pub isa: Option<codec_core::kernel::Isa>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { codebooks: None, beam: 1, threads: 1, isa: codec_core::kernel::Isa::detect(), max_memory: 4 << 30 }
+    }
+}
+
+impl Codes {
+    pub fn new(codebooks: usize) -> Self {
+        Self { codebooks, ..Self::default() }
+    }
+
+    pub fn frames(&self) -> usize {
+        self.data.len() / self.codebooks.max(1)
+    }
+
+    pub fn clear(&mut self) {
+        self.data.clear();
+        self.segments.clear();
+    }
 }
 
 impl Model {
-    pub fn load(path: &Path) -> Result<Self, Error> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let bad = |e: String| Error::Model(format!("{} is not a model: {e}", path.display()));
         let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
@@ -84,8 +107,8 @@ impl Model {
         &self.spec
     }
 
-    pub fn fingerprint(&self) -> [u8; 16] {
-        self.fingerprint
+    pub fn fingerprint(&self) -> model_file::Fingerprint {
+        model_file::Fingerprint(self.fingerprint)
     }
 
     fn sizes(&self) -> Vec<u32> {
@@ -97,21 +120,22 @@ impl Model {
         }
     }
 
-    pub fn info(&self) -> ModelInfo {
+    pub fn info(&self) -> Result<ModelInfo, Error> {
         let rate = f64::from(self.spec.sample_rate) / f64::from(self.spec.hop);
         let mut sum = 0.0;
         let bitrates = self.sizes().into_iter().enumerate().map(|(i, s)| {
             sum += f64::from(s).log2() * rate;
-            Bitrate { codebooks: i + 1, bits_per_second: sum }
+            Bitrate { codebooks: i + 1, kbps: sum / 1e3 }
         });
-        ModelInfo {
+        Ok(ModelInfo {
             name: self.spec.name.clone(),
             sample_rate: self.spec.sample_rate,
             channels: self.spec.channels,
             hop: self.spec.hop,
+            codebook_sizes: self.sizes(),
             bitrates: bitrates.collect(),
             streamable: true,
-        }
+        })
     }
 
     fn codebooks(&self, o: &Options) -> Result<usize, Error> {
@@ -140,6 +164,10 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
+    pub fn codebooks(&self) -> usize {
+        self.codebooks
+    }
+
     pub fn push(&mut self, pcm: &[f32], out: &mut Codes) -> Result<(), Error> {
         if let Some(index) = pcm.iter().position(|s| !s.is_finite()) {
             return Err(RunError::NotFinite { index }.into());
@@ -204,6 +232,15 @@ impl Decoder<'_> {
 pub mod model_file {
     use super::*;
 
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Fingerprint(pub [u8; 16]);
+
+    impl std::fmt::Display for Fingerprint {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        }
+    }
+
     #[derive(Clone, Debug, Default)]
     pub struct OwnedTensor(Vec<usize>, Vec<u8>);
 
@@ -231,5 +268,32 @@ pub mod model_file {
             (name.clone(), view.unwrap())
         });
         safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| Error::Model(e.to_string()))
+    }
+}
+
+pub mod import {
+    use super::*;
+
+    #[derive(Clone, Debug, Default)]
+    pub struct ImportOptions {
+        pub system: Option<String>,
+        pub license: Option<String>,
+        pub source: Option<String>,
+    }
+
+    pub struct Imported {
+        pub spec: CodecSpec,
+        pub tensors: model_file::TensorMap,
+        pub provenance: model_file::Provenance,
+    }
+
+    pub fn systems() -> Vec<&'static str> {
+        vec![]
+    }
+
+    pub fn import(path: impl AsRef<Path>, _: &ImportOptions) -> Result<Imported, Error> {
+        let path = path.as_ref().to_owned();
+        let source = std::fs::metadata(&path).err().unwrap_or(std::io::ErrorKind::Unsupported.into());
+        Err(Error::Io { path, source })
     }
 }

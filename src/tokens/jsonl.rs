@@ -164,8 +164,7 @@ impl<R: BufRead> JsonlReader<R> {
             hop: header.hop,
             codebooks: header.codebooks,
             segmented: header.segmented,
-            frames: None,
-            samples: None,
+            ..StreamInfo::default()
         };
         Ok(reader)
     }

@@ -5,17 +5,19 @@
 
 mod grid;
 mod jsonl;
+mod nac;
 mod npy;
 mod safetensors;
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufReader, Read},
     path::Path,
 };
 
 pub use self::safetensors::{SafetensorsReader, SafetensorsWriter};
 pub use jsonl::{JsonlReader, JsonlWriter};
+pub use nac::{NacTokens, NacTokensWriter};
 pub use npy::{NpyReader, NpyWriter};
 
 use crate::Codes;
@@ -54,6 +56,9 @@ pub enum TokenError {
     /// The file's kind has no place for the scales of segments.
     #[error("an npy file has no place for the scales of this model's segments")]
     NoPlaceForScales,
+    /// A `.nac` file is damaged or cannot be written so.
+    #[error(transparent)]
+    Nac(#[from] codec_core::bitstream::Error),
     /// Codes of another number of codebooks than announced.
     #[error("codes of {got} codebooks in a stream of {expected}")]
     Codebooks {
@@ -77,6 +82,8 @@ pub struct StreamInfo {
     pub hop: Option<u32>,
     /// Codebooks, at least 1.
     pub codebooks: usize,
+    /// Entries of each codebook, where known.
+    pub codebook_sizes: Vec<u32>,
     /// Whether the frames come in segments, each with its scale.
     pub segmented: bool,
     /// Frames, if known before the end.
@@ -173,21 +180,21 @@ pub enum Step {
     End,
 }
 
-/// Opens a token file of any kind but `.nac`, by its content.
+/// Opens a token file of any kind, by its content. With `salvage`, damage to a `.nac` file is passed over and reported
+/// as [`Step::Lost`].
 ///
 /// # Errors
 /// Those of [`TokenReader::next`]; [`TokenError::Empty`].
-pub fn open(path: &Path) -> Result<Box<dyn TokenReader>, TokenError> {
+pub fn open(path: &Path, salvage: bool) -> Result<Box<dyn TokenReader>, TokenError> {
     match Kind::of_content(path)? {
         Some(Kind::Npy) => Ok(Box::new(NpyReader::open(path)?)),
         Some(Kind::Safetensors) => Ok(Box::new(SafetensorsReader::open(path)?)),
         Some(Kind::Jsonl) => Ok(Box::new(JsonlReader::new(BufReader::new(File::open(path)?))?)),
-        Some(Kind::Nac) | None => {
-            if BufReader::new(File::open(path)?).fill_buf()?.is_empty() {
-                return Err(TokenError::Empty);
-            }
+        Some(Kind::Nac) => Ok(Box::new(NacTokens::new(File::open(path)?, salvage)?)),
+        None if std::fs::metadata(path)?.len() == 0 => Err(TokenError::Empty),
+        None => {
             let reason = "it does not begin like one".to_owned();
-            Err(TokenError::Malformed { kind: "npy, safetensors or jsonl", reason })
+            Err(TokenError::Malformed { kind: "nac, npy, safetensors or jsonl", reason })
         }
     }
 }

@@ -39,7 +39,7 @@ fn write(kind: Kind, path: &Path, stream: &StreamInfo, codes: &Codes, chunk: usi
 }
 
 fn read(path: &Path) -> Result<(StreamInfo, Codes), TokenError> {
-    let mut reader = open(path)?;
+    let mut reader = open(path, false)?;
     let (mut all, mut block) = (Codes::default(), Codes::default());
     while reader.next(&mut block)? == Step::Frames {
         all.codebooks = block.codebooks;
