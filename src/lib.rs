@@ -7,6 +7,7 @@ pub use codec_core as core;
 pub mod audio;
 mod facade_stub;
 mod mapped;
+pub mod nac;
 pub mod tokens;
 
 pub use facade_stub::*;

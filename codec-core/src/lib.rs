@@ -23,4 +23,6 @@ pub mod quantizer;
 pub mod spec;
 pub mod weights;
 
-pub use error::{BuildError, RunError};
+#[cfg(feature = "alloc")]
+pub use error::BuildError;
+pub use error::RunError;

@@ -18,6 +18,11 @@ impl Failure {
         Self { message: one_line(message.to_string()), help: one_line(help.to_string()), code: 1 }
     }
 
+    /// As [`Failure::new`], with a message that is a list.
+    pub fn lines(message: impl fmt::Display, help: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), ..Self::new("", help) }
+    }
+
     /// The command was given wrongly.
     pub fn usage(message: impl fmt::Display, help: impl fmt::Display) -> Self {
         Self { code: 2, ..Self::new(message, help) }
@@ -87,6 +92,7 @@ impl Failure {
             TokenError::Malformed { .. } => {
                 "give a .nac, .npy, .safetensors or .jsonl file of codes [codebooks, frames]; fetch it again if it was cut off"
             }
+            TokenError::Nac(_) => "fetch the file again, or save what is left of it with `codec decode --salvage`",
             TokenError::CodeOutOfRange { .. } => "check what made the codes",
             TokenError::NoPlaceForScales => "use .nac, .safetensors or .jsonl with this model",
             _ => "check what made the file",

@@ -52,25 +52,28 @@ impl ModelArgs {
             beam,
             threads: self.thread_count(),
             max_memory: self.max_memory.saturating_mul(1 << 20),
-            isa: global.isa.map(Into::into),
+            isa: global.isa.map_or_else(codec::core::kernel::Isa::detect, Into::into),
         }
     }
 }
 
-/// The number of codebooks that fill `kbps`: `floor(bits a second / (bits of a codebook a second))`, which must be
+/// The number of codebooks that fill `kbps`: `floor(bits a second / (bits a second of a codebook))`, which must be
 /// one that the publisher offers.
-pub fn codebooks_of_bandwidth(info: &ModelInfo, choices: &[u32], kbps: f64) -> Result<usize, Failure> {
-    let rate = |codebooks: usize| info.bitrates.iter().find(|b| b.codebooks == codebooks).map(|b| b.bits_per_second);
-    let one = rate(1).unwrap_or(f64::INFINITY);
-    // A choice written with three decimals is that choice.
-    let count = (kbps * 1e3 / one * (1.0 + 1e-4)).floor();
-    let chosen = choices.iter().map(|&c| c as usize).find(|&c| c as f64 == count);
-    chosen.ok_or_else(|| {
+pub fn codebooks_of_bandwidth(info: &ModelInfo, kbps: f64) -> Result<usize, Failure> {
+    let one = info.bitrates.first().map_or(f64::INFINITY, |b| b.kbps / b.codebooks as f64);
+    // A rate on offer, rounded to three decimals, is that rate.
+    let count = ((kbps + 5e-4) / one).floor();
+    let chosen = info.bitrates.iter().find(|b| b.codebooks as f64 == count);
+    chosen.map(|b| b.codebooks).ok_or_else(|| {
         let offers: Vec<String> =
-            choices.iter().filter_map(|&c| Some(format!("{} ({c} codebooks)", decimals(rate(c as usize)? / 1e3)))).collect();
+            info.bitrates.iter().map(|b| format!("{} ({} codebooks)", decimals(b.kbps), b.codebooks)).collect();
         Failure::new(
             format_args!("the model has no bandwidth of {kbps} kbps"),
-            format_args!("it has {}; other counts can be had with --codebooks", offers.join(", ")),
+            format_args!(
+                "it has {}; --codebooks takes any count up to {}",
+                offers.join(", "),
+                info.codebook_sizes.len()
+            ),
         )
     })
 }

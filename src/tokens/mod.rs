@@ -208,7 +208,7 @@ fn frames_of(codes: &Codes, codebooks: usize) -> Result<usize, TokenError> {
 }
 
 /// Lower-case hexadecimal digits.
-fn to_hex(bytes: &[u8; 16]) -> String {
+pub fn to_hex(bytes: &[u8; 16]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
