@@ -123,6 +123,10 @@ impl Job<'_> {
     fn run(&self, input: &Path, output: Option<&Path>, progress: Option<&Progress>) -> Result<FileReport, Failure> {
         let started = std::time::Instant::now();
         let name = output.unwrap_or(Path::new("standard output"));
+        if input.is_dir() {
+            let text = format!("{} is a folder", input.display());
+            return Err(Failure::new(text, "give --out-dir DIR to decode all files in it"));
+        }
         let mut reader = tokens::open(input, self.salvage).map_err(|e| Failure::tokens(input, e))?;
         let stream = reader.info().clone();
         self.check(input, &stream)?;

@@ -163,6 +163,10 @@ impl Job<'_> {
         let started = std::time::Instant::now();
         let kind = kind_of(output)?;
         check_free(output, self.force)?;
+        if input.is_dir() {
+            let text = format!("{} is a folder", input.display());
+            return Err(Failure::new(text, "give --out-dir DIR to encode all files in it"));
+        }
         let mut reader = if input == Path::new("-") {
             AudioReader::from_pipe(std::io::stdin()).map_err(audio)?
         } else {
