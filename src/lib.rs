@@ -5,9 +5,19 @@ pub use codec_core as core;
 
 #[cfg(feature = "audio")]
 pub mod audio;
-mod facade_stub;
+pub mod checkpoint;
+mod codes;
+mod error;
+pub mod import;
 mod mapped;
+mod model;
+pub mod model_file;
 pub mod nac;
+mod stream;
+mod threads;
 pub mod tokens;
 
-pub use facade_stub::*;
+pub use codes::{Codes, Segment};
+pub use error::Error;
+pub use model::{Bitrate, Model, ModelInfo, NetworkInfo, Options};
+pub use stream::{Decoder, Encoder};

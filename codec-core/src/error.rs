@@ -84,6 +84,8 @@ pub enum RunError {
         /// Rows that were planned for.
         planned: usize,
     },
+    /// The engine contradicts its own plan: a bug in it, not in the input.
+    Internal(&'static str),
 }
 
 impl fmt::Display for RunError {
@@ -107,6 +109,7 @@ impl fmt::Display for RunError {
             Self::TooLong { planned } => {
                 write!(f, "this model needs the whole signal at once and {planned} rows were planned for")
             }
+            Self::Internal(what) => write!(f, "internal error, please report it: {what}"),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod bitstream;
 mod error;
 #[allow(unsafe_code)]
 pub mod kernel;
+mod layer;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
 #[cfg(feature = "alloc")]

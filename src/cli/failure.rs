@@ -107,7 +107,10 @@ impl Failure {
             Error::Run(RunError::CodeOutOfRange { .. }) => "decode with the model that made the codes",
             Error::Run(RunError::Codebooks { .. }) => "see `codec info MODEL` for the counts it offers",
             Error::Run(RunError::NotFinite { .. }) => "every sample must be a finite number",
-            Error::Run(RunError::TooLong { .. }) => "give a larger --max-memory, or cut the file",
+            Error::Memory { .. } => "give a larger --max-memory, or cut the file",
+            Error::Isa(_) => "leave --isa and CODEC_ISA away, or name another one",
+            Error::Threads(_) => "give fewer --threads",
+            Error::ModelFile(_) | Error::Build(_) => "fetch or import the model again",
             _ => "see `codec info MODEL` for what the model can do",
         };
         Self::new(format_args!("{}: {error}", path.display()), help)

@@ -201,7 +201,7 @@ pub fn open(path: &Path, salvage: bool) -> Result<Box<dyn TokenReader>, TokenErr
 
 /// Frames in `codes`, after checking that they are whole and of the right width.
 fn frames_of(codes: &Codes, codebooks: usize) -> Result<usize, TokenError> {
-    if codes.codebooks != codebooks || codes.data.len() % codebooks.max(1) != 0 {
+    if codes.codebooks != codebooks || !codes.data.len().is_multiple_of(codebooks.max(1)) {
         return Err(TokenError::Codebooks { expected: codebooks, got: codes.codebooks });
     }
     Ok(codes.data.len() / codebooks.max(1))

@@ -1,104 +1,160 @@
-//! The reference: plain loops, one value at a time.
+//! One value at a time; the reference that every other instruction set equals.
 
-use super::{Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start};
+use super::PANEL;
+use super::matmul::Tile;
+use super::simd::{Op, Simd, operations, tiles};
 
-pub(super) fn matmul(a: Rows<'_>, w: Panels<'_>, start: Start<'_>, e: Epilogue<'_>, out: Out<'_>) -> bool {
-    for t in 0..a.rows {
-        for n in 0..w.columns {
-            let o = out.origin + t * out.row_stride + n;
-            let mut acc = match start {
-                Start::Zero => 0.0,
-                Start::Bias(b) => b[n],
-                Start::Output => out.data[o],
-            };
-            let panel = &w.data[n / PANEL * PANEL * w.depth..];
-            for j in 0..a.taps {
-                let base = (a.origin + t * a.row_stride) as isize + j as isize * a.tap_stride;
-                for c in 0..a.depth {
-                    acc = fma(a.data[base as usize + c], panel[(j * a.depth + c) * PANEL + n % PANEL], acc);
-                }
-            }
-            if let Some((r, origin, stride)) = e.residual {
-                acc += r[origin + t * stride + n];
-            }
-            out.data[o] = apply(e.then, n, acc);
-        }
-    }
-    true
+/// Where fused multiply-add comes from.
+pub(super) trait Fma: Copy {
+    /// Runs `op`, compiled to use it.
+    fn call<O: Op>(self, op: O) -> O::Output;
+    fn fma(self, a: f32, b: f32, c: f32) -> f32;
 }
 
-pub(super) fn depthwise(
-    x: Rows<'_>,
-    channels: usize,
-    w: &[f32],
-    start: Start<'_>,
-    e: Epilogue<'_>,
-    out: Out<'_>,
-) -> bool {
-    for t in 0..x.rows {
-        for n in 0..channels {
-            let o = out.origin + t * out.row_stride + n;
-            let mut acc = match start {
-                Start::Zero => 0.0,
-                Start::Bias(b) => b[n],
-                Start::Output => out.data[o],
-            };
-            for j in 0..x.taps {
-                let base = (x.origin + t * x.row_stride) as isize + j as isize * x.tap_stride;
-                acc = fma(x.data[base as usize + n], w[j * channels + n], acc);
-            }
-            if let Some((r, origin, stride)) = e.residual {
-                acc += r[origin + t * stride + n];
-            }
-            out.data[o] = apply(e.then, n, acc);
-        }
-    }
-    true
-}
+/// An exact software routine: right everywhere, and slow.
+#[cfg(not(target_arch = "aarch64"))]
+#[derive(Clone, Copy)]
+pub(super) struct Software;
 
-pub(super) fn pointwise(f: Pointwise<'_>, channels: usize, x: &mut [f32]) {
-    for row in x.chunks_exact_mut(channels) {
-        for (n, v) in row.iter_mut().enumerate() {
-            *v = apply(f, n, *v);
-        }
+#[cfg(not(target_arch = "aarch64"))]
+impl Fma for Software {
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        op.run(Scalar(self))
+    }
+    #[inline(always)]
+    fn fma(self, a: f32, b: f32, c: f32) -> f32 {
+        libm::fmaf(a, b, c)
     }
 }
 
-pub(super) fn lstm_cell(gates: &[f32], cell: &mut [f32], hidden: &mut [f32]) {
-    let h = hidden.len();
-    let sigmoid = |x: f32| 1.0 / (1.0 + libm::expf(-x));
-    for n in 0..h {
-        let c = sigmoid(gates[h + n]) * cell[n] + sigmoid(gates[n]) * libm::tanhf(gates[2 * h + n]);
-        cell[n] = c;
-        hidden[n] = sigmoid(gates[3 * h + n]) * libm::tanhf(c);
+/// The processor's instruction.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[derive(Clone, Copy)]
+pub(super) struct Hardware(());
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+impl Hardware {
+    /// # Safety
+    /// The machine has FMA.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
     }
 }
 
-fn fma(a: f32, b: f32, c: f32) -> f32 {
-    libm::fmaf(a, b, c)
+#[cfg(target_arch = "x86_64")]
+impl Fma for Hardware {
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "fma")]
+        fn inner<O: Op>(s: Scalar<Hardware>, op: O) -> O::Output {
+            op.run(s)
+        }
+        // SAFETY: a value of this type exists only where the machine has the instruction.
+        unsafe { inner(Scalar(self), op) }
+    }
+    #[inline(always)]
+    fn fma(self, a: f32, b: f32, c: f32) -> f32 {
+        // `f32::mul_add` is not in `core`.
+        use core::arch::x86_64::{_mm_cvtss_f32, _mm_fmadd_ss, _mm_set_ss};
+        // SAFETY: as above.
+        unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
+    }
 }
 
-fn apply(f: Pointwise<'_>, n: usize, x: f32) -> f32 {
-    match f {
-        Pointwise::Identity => x,
-        Pointwise::Elu(alpha) => {
-            if x > 0.0 {
-                x
-            } else {
-                alpha * libm::expm1f(x)
-            }
+#[cfg(target_arch = "aarch64")]
+impl Fma for Hardware {
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        op.run(Scalar(self))
+    }
+    #[inline(always)]
+    fn fma(self, a: f32, b: f32, c: f32) -> f32 {
+        use core::arch::aarch64::{vdup_n_f32, vfma_f32, vget_lane_f32};
+        // SAFETY: a value of this type exists only where the machine has the instruction.
+        unsafe { vget_lane_f32::<0>(vfma_f32(vdup_n_f32(c), vdup_n_f32(a), vdup_n_f32(b))) }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Scalar<F>(pub(super) F);
+
+impl<F: Fma> Simd for Scalar<F> {
+    type V = f32;
+    const W: usize = 1;
+    const ROWS: usize = 1;
+    const NARROW: usize = 0;
+
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        self.0.call(op)
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32 {
+        x
+    }
+    operations! {
+        add(a, b) = a + b;
+        sub(a, b) = a - b;
+        mul(a, b) = a * b;
+        div(a, b) = a / b;
+        min(a, b) = if a < b { a } else { b };
+        max(a, b) = if a > b { a } else { b };
+        select_gt(a, b, yes, no) = if a > b { yes } else { no };
+        and(a, b) = f32::from_bits(a.to_bits() & b.to_bits());
+        xor(a, b) = f32::from_bits(a.to_bits() ^ b.to_bits());
+        add_bits(a, b) = f32::from_bits(a.to_bits().wrapping_add(b.to_bits()));
+    }
+    #[inline(always)]
+    fn fma(self, a: f32, b: f32, c: f32) -> f32 {
+        self.0.fma(a, b, c)
+    }
+    #[inline(always)]
+    fn round(self, a: f32) -> f32 {
+        // From 2^23 up every value is an integer; below, adding it rounds the fraction away.
+        const LIMIT: f32 = 8_388_608.0;
+        let magnitude = f32::from_bits(a.to_bits() & 0x7fff_ffff);
+        let rounded = (magnitude + LIMIT) - LIMIT;
+        let signed = f32::from_bits(rounded.to_bits() | (a.to_bits() & 0x8000_0000));
+        if magnitude < LIMIT { signed } else { a }
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, a: f32) -> f32 {
+        f32::from_bits(a.to_bits() << N)
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { *p }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: f32) {
+        // SAFETY: the caller's.
+        unsafe { *p = v }
+    }
+    #[inline(always)]
+    unsafe fn load_some(self, p: *const f32, lanes: usize) -> f32 {
+        // SAFETY: the caller's.
+        if lanes == 0 { 0.0 } else { unsafe { *p } }
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, p: *mut f32, v: f32, lanes: usize) {
+        if lanes != 0 {
+            // SAFETY: the caller's.
+            unsafe { *p = v }
         }
-        Pointwise::LeakyRelu(slope) => {
-            if x > 0.0 {
-                x
-            } else {
-                slope * x
-            }
-        }
-        Pointwise::Snake { alpha, inverse } => {
-            let s = libm::sinf(alpha[n] * x);
-            x + s * s * inverse[n]
-        }
-        Pointwise::Tanh => libm::tanhf(x),
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, _: usize, to: *mut f32, _: usize) {
+        // SAFETY: the caller's.
+        unsafe { *to = *from }
+    }
+    #[inline(always)]
+    fn vectors(_: usize, _: usize) -> usize {
+        PANEL
+    }
+    #[inline(always)]
+    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+        tiles!(self, rows, vectors, tile, [1] x 16)
     }
 }

@@ -1,1 +1,180 @@
-//! Codebook searches and scalar quantizers.
+//! Codebook searches and scalar quantizers: latents to codes and back.
+//!
+//! A [`Quantizer`] is built once from its [`spec`](crate::spec::Quantizer) and tensors, and then runs without
+//! allocating, on memory that the caller lends. Whatever the spec nests, the built form is flat: *spaces* (the
+//! latent's columns, perhaps projected) of *chains* (columns that share a residual) of *steps* (one elementary
+//! quantizer each), with all tables in one array.
+
+mod beam;
+mod build;
+mod fsq;
+mod lfq;
+mod mvq;
+mod program;
+mod random;
+mod rows;
+mod vq;
+
+use alloc::vec::Vec;
+
+use crate::kernel::Compute;
+use crate::{BuildError, RunError, spec, weights};
+use program::{Chain, Program, Space, Step};
+
+/// The widest beam; a wider one asked for is taken as this.
+pub const MAX_BEAM: usize = 64;
+
+/// A quantizer with its codebooks, ready to run.
+#[derive(Clone, Debug)]
+pub struct Quantizer {
+    dim: usize,
+    can_decode: bool,
+    spaces: Vec<Space>,
+    chains: Vec<Chain>,
+    steps: Vec<Step>,
+    sizes: Vec<u32>,
+    data: Vec<f32>,
+}
+
+impl Quantizer {
+    /// Builds a quantizer from what it is and its tensors.
+    ///
+    /// # Errors
+    /// [`BuildError::Spec`] where sizes contradict each other, are zero, or pass the limits (65536 channels,
+    /// 65536 entries a codebook, 4096 codebooks); [`BuildError::MissingTensor`] and
+    /// [`BuildError::TensorMismatch`] where the tensors are not those of the spec.
+    pub fn new(spec: &spec::Quantizer, tensors: &dyn weights::Tensors) -> Result<Self, BuildError> {
+        build::build(spec, tensors)
+    }
+
+    fn program(&self) -> Program<'_> {
+        Program { dim: self.dim, spaces: &self.spaces, chains: &self.chains, steps: &self.steps, data: &self.data }
+    }
+
+    /// Channels of a latent.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Codes of a frame when all codebooks are used.
+    pub fn codebooks(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Entries of each codebook, in the order of a frame's codes.
+    pub fn sizes(&self) -> &[u32] {
+        &self.sizes
+    }
+
+    /// Bits of a frame's first `codebooks` codes, each in the fewest whole bits that hold its codebook.
+    pub fn bits_per_frame(&self, codebooks: usize) -> u32 {
+        self.sizes.iter().take(codebooks).map(|&size| size.saturating_sub(1).checked_ilog2().map_or(0, |b| b + 1)).sum()
+    }
+
+    /// Whether codes have a way back to a latent: random projections have none, nor has what was projected to
+    /// fewer channels and not back.
+    pub fn can_decode(&self) -> bool {
+        self.can_decode
+    }
+
+    /// Values of scratch memory that a call on `frames` frames needs, encoding with this beam or decoding.
+    /// It stops growing with `frames`: long inputs are worked off in blocks.
+    pub fn scratch_len(&self, frames: usize, beam: usize) -> usize {
+        self.program().scratch_len(frames, beam.clamp(1, MAX_BEAM))
+    }
+
+    /// Latents `[frames, dim]` to codes `[frames, codebooks]`, frame by frame.
+    ///
+    /// `codebooks` below [`Quantizer::codebooks`] gives the first codes of each frame.
+    ///
+    /// `beam` is how many partial codings are kept from stage to stage. 1 is the published, greedy search; a
+    /// wider one (up to [`MAX_BEAM`]) never leaves a larger squared error, measured where the residual lives,
+    /// and any decoder reads its codes. It applies to codebooks that are searched one after the other, and
+    /// changes nothing in other quantizers.
+    ///
+    /// NaN and infinite latents give some code that is in range.
+    ///
+    /// # Errors
+    /// [`RunError::Codebooks`] for none or too many; [`RunError::BufferTooShort`] where `latents` is not a
+    /// whole number of frames, or `codes` or `scratch` are too short. Nothing is written then.
+    pub fn encode(
+        &self,
+        cx: Compute<'_>,
+        latents: &[f32],
+        codebooks: usize,
+        beam: usize,
+        codes: &mut [u16],
+        scratch: &mut [f32],
+    ) -> Result<(), RunError> {
+        self.check_codebooks(0, codebooks)?;
+        let frames = latents.len() / self.dim;
+        let whole = latents.len().div_ceil(self.dim).saturating_mul(self.dim);
+        hold(whole, latents.len())?;
+        hold(frames.saturating_mul(codebooks), codes.len())?;
+        hold(self.scratch_len(frames, beam), scratch.len())?;
+        self.program().encode(cx, latents, codebooks, beam.clamp(1, MAX_BEAM), codes, scratch)
+    }
+
+    /// The first `codebooks` codes of each frame, `[frames, codebooks]`, to latents `[frames, dim]`.
+    ///
+    /// # Errors
+    /// As [`Quantizer::decode_range`].
+    pub fn decode(
+        &self,
+        cx: Compute<'_>,
+        codes: &[u16],
+        frames: usize,
+        codebooks: usize,
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<(), RunError> {
+        self.decode_range(cx, codes, frames, 0, codebooks, out, scratch)
+    }
+
+    /// The codes of `count` codebooks from `first` on, `[frames, count]`, to what those codebooks add to the
+    /// latents, `[frames, dim]`.
+    ///
+    /// # Errors
+    /// [`RunError::Unsupported`] if there is no way back; [`RunError::Codebooks`] for none or too many;
+    /// [`RunError::BufferTooShort`]; [`RunError::CodeOutOfRange`]. Nothing is written then.
+    #[allow(clippy::too_many_arguments)]
+    pub fn decode_range(
+        &self,
+        cx: Compute<'_>,
+        codes: &[u16],
+        frames: usize,
+        first: usize,
+        count: usize,
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<(), RunError> {
+        if !self.can_decode {
+            return Err(RunError::Unsupported("this quantizer only makes codes: it has no way back to a latent"));
+        }
+        self.check_codebooks(first, count)?;
+        hold(frames.saturating_mul(count), codes.len())?;
+        hold(frames.saturating_mul(self.dim), out.len())?;
+        hold(self.scratch_len(frames, 1), scratch.len())?;
+        for (frame, row) in codes.chunks_exact(count).take(frames).enumerate() {
+            for (i, (&code, &size)) in row.iter().zip(&self.sizes[first..]).enumerate() {
+                if u32::from(code) >= size {
+                    return Err(RunError::CodeOutOfRange { frame, codebook: first + i, code, size });
+                }
+            }
+        }
+        self.program().decode(cx, codes, frames, first, count, out, scratch)
+    }
+
+    fn check_codebooks(&self, first: usize, count: usize) -> Result<(), RunError> {
+        let available = self.codebooks();
+        let end = first.saturating_add(count);
+        if count == 0 || end > available {
+            return Err(RunError::Codebooks { asked: if count == 0 { 0 } else { end }, available });
+        }
+        Ok(())
+    }
+}
+
+fn hold(needed: usize, got: usize) -> Result<(), RunError> {
+    if got < needed { Err(RunError::BufferTooShort { needed, got }) } else { Ok(()) }
+}

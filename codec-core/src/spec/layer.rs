@@ -24,6 +24,13 @@ pub enum Layer {
         /// Rows.
         multiple: u32,
     },
+    /// Cut rows off the ends of the signal.
+    Trim {
+        /// Rows cut off before the first.
+        left: u32,
+        /// Rows cut off after the last.
+        right: u32,
+    },
     /// Real values onto an int8 grid.
     Quantize {
         /// The grid.

@@ -29,6 +29,12 @@ pub enum Quantizer {
         /// In order of the channels.
         groups: Vec<Quantizer>,
     },
+    /// Each part quantises the same latent afresh, and their outputs are added (Mimi: Défossez et al. 2024,
+    /// section 3.1.3, a semantic codebook beside acoustic residual ones).
+    Split {
+        /// In the order of their codes.
+        parts: Vec<Quantizer>,
+    },
     /// Finite scalar quantisation (Mentzer et al. 2023).
     Fsq(Fsq),
     /// Lookup-free quantisation: the sign of each channel (Yu et al. 2023), most significant bit first.
@@ -127,8 +133,18 @@ pub struct Fsq {
     pub levels: Vec<u32>,
     /// How a channel is bounded and rounded.
     pub bound: FsqBound,
-    /// Residual stages; 1 for plain FSQ. Stage `i` works at scale `levels^-i`.
+    /// Residual stages, each a code; 1 for plain FSQ. Stage `i` works at scale `levels^-i`
+    /// ([`FsqBound::Symmetric`] only).
+    #[serde(default = "one")]
     pub stages: u32,
+    /// Before the first stage, `x = c tanh(x / c)` with `c = 1 + 1 / (L - 1)` ([`FsqBound::Symmetric`] only;
+    /// ResidualFSQ of vector-quantize-pytorch 1.32).
+    #[serde(default)]
+    pub soft_clamp: bool,
+    /// How far [`FsqBound::Tanh`] reaches beyond the outermost levels, relative to their distance from the
+    /// middle; -0.001 in S3Tokenizer v2.
+    #[serde(default = "margin")]
+    pub margin: f32,
     /// Projection to `levels.len()` channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_in: Option<Linear>,
@@ -137,11 +153,21 @@ pub struct Fsq {
     pub project_out: Option<Linear>,
 }
 
+fn one() -> u32 {
+    1
+}
+
+fn margin() -> f32 {
+    1e-3
+}
+
 /// How FSQ bounds a channel and rounds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FsqBound {
-    /// `round(tanh(z + shift) * half - offset) / (L / 2)` (Mentzer et al. 2023, appendix A.1).
+    /// `round(tanh(z + shift) * half - offset) / floor(L / 2)` with `half = (L - 1) (1 + margin) / 2`, an offset
+    /// of 0.5 for even `L` and none for odd, and `shift = atanh(offset / half)`; half to even (Mentzer et al.
+    /// 2023, appendix A.1).
     Tanh,
     /// The symmetric form on `[-1, 1]`: a hard clamp, `2 / (L - 1) * floor((L - 1) * (z + 1) / 2 + 0.5) - 1`.
     Symmetric,

@@ -1,0 +1,223 @@
+//! Pointwise functions, and the end of a matrix kernel: residual and activation over what was just stored.
+
+use super::simd::{Op, Simd};
+use super::{Pointwise, math};
+
+/// A function of a vector of neighbouring channels.
+trait Map: Copy {
+    /// Whether it is the same for every channel.
+    const UNIFORM: bool;
+    /// # Safety
+    /// The parameters reach to channel `n + lanes`, `lanes <= W`.
+    unsafe fn map<S: Simd>(self, s: S, n: usize, lanes: usize, x: S::V) -> S::V;
+}
+
+/// `p[n..n + lanes]`.
+/// # Safety
+/// It can be read.
+#[inline(always)]
+unsafe fn channels<S: Simd>(s: S, p: &[f32], n: usize, lanes: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { load(s, p.as_ptr().add(n), lanes) }
+}
+
+/// # Safety
+/// `lanes <= W` values can be read at `p`.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, p: *const f32, lanes: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { if lanes == S::W { s.load(p) } else { s.load_some(p, lanes) } }
+}
+
+/// # Safety
+/// `lanes <= W` values can be written at `p`.
+#[inline(always)]
+unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::V, lanes: usize) {
+    // SAFETY: the caller's.
+    unsafe { if lanes == S::W { s.store(p, v) } else { s.store_some(p, v, lanes) } }
+}
+
+macro_rules! maps {
+    ($(
+        $uniform:literal $name:ident [$($life:lifetime)?] ($($field:ident: $type:ty),*)
+        |$s:ident, $n:ident, $lanes:ident, $x:ident| $e:expr;
+    )*) => {
+        $(
+            #[derive(Clone, Copy)]
+            struct $name<$($life)?> { $($field: $type),* }
+
+            impl<$($life)?> Map for $name<$($life)?> {
+                const UNIFORM: bool = $uniform;
+                #[inline(always)]
+                unsafe fn map<S: Simd>(self, $s: S, $n: usize, $lanes: usize, $x: S::V) -> S::V {
+                    let Self { $($field),* } = self;
+                    let _ = ($s, $n, $lanes);
+                    // SAFETY: the caller's.
+                    #[allow(unused_unsafe)]
+                    unsafe { $e }
+                }
+            }
+        )*
+    };
+}
+
+maps! {
+    true Identity[]() |s, n, lanes, x| x;
+    true Elu[](alpha: f32) |s, n, lanes, x| {
+        s.select_gt(x, s.splat(0.0), x, s.mul(s.splat(alpha), math::exp_m1(s, x)))
+    };
+    true LeakyRelu[](slope: f32) |s, n, lanes, x| s.select_gt(x, s.splat(0.0), x, s.mul(s.splat(slope), x));
+    false Snake['a](alpha: &'a [f32], inverse: &'a [f32]) |s, n, lanes, x| {
+        let y = math::sin(s, s.mul(channels(s, alpha, n, lanes), x));
+        s.fma(s.mul(y, y), channels(s, inverse, n, lanes), x)
+    };
+    true Tanh[]() |s, n, lanes, x| math::tanh(s, x);
+    true Scale[](factor: f32) |s, n, lanes, x| s.mul(x, s.splat(factor));
+    true Divide[](divisor: f32) |s, n, lanes, x| s.div(x, s.splat(divisor));
+    false Requantize['a](multiplier: &'a [f32], low: f32, high: f32) |s, n, lanes, x| {
+        math::clamp(s, s.round(s.mul(x, channels(s, multiplier, n, lanes))), low, high)
+    };
+    true Quantize[](inverse_scale: f32, low: f32, high: f32) |s, n, lanes, x| {
+        s.round(math::clamp(s, s.mul(x, s.splat(inverse_scale)), low, high))
+    };
+    true LeakyReluInt8[](positive: f32, negative: f32, low: f32, high: f32) |s, n, lanes, x| {
+        let slope = s.select_gt(s.splat(0.0), x, s.splat(negative), s.splat(positive));
+        let y = s.add(s.mul(x, slope), s.splat(128.0));
+        math::clamp(s, math::floor(s, s.mul(y, s.splat(1.0 / 256.0))), low, high)
+    };
+}
+
+/// `out = then(out + residual)` over a block of an output.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    pub(super) then: Pointwise<'a>,
+    /// Row 0 of the block.
+    pub(super) out: *mut f32,
+    pub(super) out_stride: usize,
+    /// Row 0 of the block, and the values between two rows.
+    pub(super) residual: Option<(*const f32, usize)>,
+    pub(super) rows: usize,
+    /// Channel of the first column.
+    pub(super) first: usize,
+    pub(super) columns: usize,
+}
+
+/// A [`Finish`] that describes memory that is there.
+pub(super) struct FinishOp<'a>(Finish<'a>);
+
+impl<'a> FinishOp<'a> {
+    /// # Safety
+    /// The block of `out` can be read and written by nobody else, that of the residual read, and the function's
+    /// parameters reach to channel `first + columns`.
+    pub(super) unsafe fn new(finish: Finish<'a>) -> Self {
+        Self(finish)
+    }
+
+    #[inline(always)]
+    fn each<S: Simd, M: Map>(&self, s: S, map: M) {
+        let f = &self.0;
+        match f.residual {
+            None => self.block(s, map, f.out_stride, |_, _, x| x),
+            Some((p, stride)) => {
+                // SAFETY: `new`'s.
+                let add = |at: usize, lanes, x| unsafe { s.add(x, load(s, p.add(at), lanes)) };
+                self.block(s, map, stride, add);
+            }
+        }
+    }
+
+    /// `residual(offset, lanes, x)` adds what lies at that offset of the residual, whose rows are `stride` apart.
+    #[inline(always)]
+    fn block<S: Simd, M: Map>(&self, s: S, map: M, stride: usize, residual: impl Fn(usize, usize, S::V) -> S::V) {
+        let f = &self.0;
+        // Without gaps, and the same for every channel: one long row.
+        let flat = M::UNIFORM && f.out_stride == f.columns && stride == f.columns;
+        let (rows, columns) = if flat { (1, f.rows * f.columns) } else { (f.rows, f.columns) };
+        for t in 0..rows {
+            let mut n = 0;
+            while n < columns {
+                let lanes = (columns - n).min(S::W);
+                // SAFETY: `new`'s; row and column are of the block.
+                unsafe {
+                    let o = f.out.add(t * f.out_stride + n);
+                    let x = residual(t * stride + n, lanes, load(s, o, lanes));
+                    store(s, o, map.map(s, f.first + n, lanes, x), lanes);
+                }
+                n += lanes;
+            }
+        }
+    }
+}
+
+impl Op for FinishOp<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match self.0.then {
+            Pointwise::Identity => self.each(s, Identity {}),
+            Pointwise::Elu(alpha) => self.each(s, Elu { alpha }),
+            Pointwise::LeakyRelu(slope) => self.each(s, LeakyRelu { slope }),
+            Pointwise::Snake { alpha, inverse } => self.each(s, Snake { alpha, inverse }),
+            Pointwise::Tanh => self.each(s, Tanh {}),
+            Pointwise::Scale(factor) => self.each(s, Scale { factor }),
+            Pointwise::Divide(divisor) => self.each(s, Divide { divisor }),
+            Pointwise::Requantize { multiplier, low, high } => self.each(s, Requantize { multiplier, low, high }),
+            Pointwise::Quantize { inverse_scale, low, high } => self.each(s, Quantize { inverse_scale, low, high }),
+            Pointwise::LeakyReluInt8 { positive, negative, low, high } => {
+                self.each(s, LeakyReluInt8 { positive, negative, low, high })
+            }
+        }
+    }
+}
+
+/// One step of a long short-term memory over `hidden` units.
+pub(super) struct LstmOp<'a> {
+    /// Input, forget, cell and output gate: `4 * hidden.len()` sums.
+    pub(super) gates: &'a [f32],
+    pub(super) cell: &'a mut [f32],
+    pub(super) hidden: &'a mut [f32],
+}
+
+impl Op for LstmOp<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let h = self.hidden.len().min(self.cell.len()).min(self.gates.len() / 4);
+        let mut n = 0;
+        while n < h {
+            let lanes = (h - n).min(S::W);
+            // SAFETY: `n + lanes <= h`, which all three reach.
+            unsafe {
+                let gate = |i: usize| load(s, self.gates.as_ptr().add(i * h + n), lanes);
+                let cell = self.cell.as_mut_ptr().add(n);
+                let new = s.mul(math::sigmoid(s, gate(0)), math::tanh(s, gate(2)));
+                let c = s.fma(math::sigmoid(s, gate(1)), load(s, cell, lanes), new);
+                store(s, cell, c, lanes);
+                let y = s.mul(math::sigmoid(s, gate(3)), math::tanh(s, c));
+                store(s, self.hidden.as_mut_ptr().add(n), y, lanes);
+            }
+            n += lanes;
+        }
+    }
+}
+
+/// `a += b` over the length of the shorter.
+pub(super) struct AddOp<'a>(pub(super) &'a mut [f32], pub(super) &'a [f32]);
+
+impl Op for AddOp<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let len = self.0.len().min(self.1.len());
+        let mut n = 0;
+        while n < len {
+            let lanes = (len - n).min(S::W);
+            // SAFETY: `n + lanes <= len`, which both reach.
+            unsafe {
+                let a = self.0.as_mut_ptr().add(n);
+                store(s, a, s.add(load(s, a, lanes), load(s, self.1.as_ptr().add(n), lanes)), lanes);
+            }
+            n += lanes;
+        }
+    }
+}

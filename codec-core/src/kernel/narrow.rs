@@ -1,0 +1,213 @@
+//! Few output columns: vectors run over time instead. A block of the input is transposed once, to
+//! `[channel][time]`, and serves every tap.
+
+use core::ops::Range;
+
+use super::matmul::Job;
+use super::simd::{Op, Simd};
+use super::{PANEL, Start};
+
+/// Values of the transposed block, which lies on the stack.
+const BLOCK: usize = 8192;
+
+/// How a job is computed over time.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Values between two input rows, of which `depth` are used.
+    input_stride: usize,
+    depth: usize,
+    taps: usize,
+    /// Input rows between two taps.
+    step: isize,
+    /// Input rows that a block needs more than it has outputs.
+    span: usize,
+    /// Input rows of a transposed block.
+    length: usize,
+    /// Output rows of a block.
+    rows: usize,
+}
+
+/// The plan, if columns are few and rows lie so that blocks can be shared between taps.
+#[inline(always)]
+pub(super) fn plan<S: Simd>(job: &Job<'_>) -> Option<Plan> {
+    let a = &job.a;
+    if job.w.columns > S::NARROW || a.rows < 2 * S::W || a.depth == 0 || a.taps == 0 || a.row_stride == 0 {
+        return None;
+    }
+    // Overlapping rows are taps too.
+    let (taps, depth, tap_stride) = if a.taps == 1 && a.depth > a.row_stride && a.depth.is_multiple_of(a.row_stride) {
+        (a.depth / a.row_stride, a.row_stride, a.row_stride as isize)
+    } else {
+        (a.taps, a.depth, a.tap_stride)
+    };
+    let input_stride = a.row_stride;
+    let step = if taps == 1 { 0 } else { tap_stride / input_stride as isize };
+    if depth > input_stride || depth > BLOCK || (taps > 1 && step * input_stride as isize != tap_stride) {
+        return None;
+    }
+    let span = (taps - 1).checked_mul(step.unsigned_abs())?;
+    let length = BLOCK / depth / S::W * S::W;
+    let rows = length.checked_sub(span)? / S::W * S::W;
+    // The rows of a block that belong to its neighbour are transposed twice.
+    if rows < S::W || rows < span {
+        return None;
+    }
+    let group = S::W * time_vectors(job.w.columns);
+    let rows = if rows >= group { rows / group * group } else { rows };
+    Some(Plan { input_stride, depth, taps, step, span, length, rows })
+}
+
+/// Vectors of time that are worked through at once.
+#[inline(always)]
+fn time_vectors(columns: usize) -> usize {
+    match columns {
+        1 => 8,
+        2 | 3 => 4,
+        _ => 2,
+    }
+}
+
+#[inline(always)]
+pub(super) fn run<S: Simd>(s: S, job: &Job<'_>, rows: Range<usize>, plan: Plan) {
+    let mut x = [0.0f32; BLOCK];
+    let mut t = rows.start;
+    while t < rows.end {
+        let end = rows.end.min(t + plan.rows);
+        // The oldest input row that the block needs.
+        let behind = if plan.step < 0 { plan.span } else { 0 };
+        let from = job.row(t).wrapping_sub(behind * plan.input_stride);
+        // SAFETY: these are the input rows of outputs `t..end`, and `end - t + span <= length`.
+        unsafe { transpose(s, from, end - t + plan.span, &plan, &mut x) };
+        let block = Block { job, plan: &plan, x: &x, behind, rows: t..end };
+        match job.w.columns {
+            1 => s.call(block.columns::<1, 8>()),
+            2 => s.call(block.columns::<2, 4>()),
+            3 => s.call(block.columns::<3, 4>()),
+            4 => s.call(block.columns::<4, 2>()),
+            5 => s.call(block.columns::<5, 2>()),
+            6 => s.call(block.columns::<6, 2>()),
+            7 => s.call(block.columns::<7, 2>()),
+            _ => s.call(block.columns::<8, 2>()),
+        }
+        job.finish(s, t..end, 0..job.w.columns);
+        t = end;
+    }
+}
+
+/// `to[c][r] = from[r][c]` for `rows` input rows.
+/// # Safety
+/// The rows can be read.
+#[inline(always)]
+unsafe fn transpose<S: Simd>(s: S, from: *const f32, rows: usize, plan: &Plan, to: &mut [f32; BLOCK]) {
+    let (whole_rows, whole_depth) = (rows / S::W * S::W, plan.depth / S::W * S::W);
+    let to = to.as_mut_ptr();
+    // SAFETY: the caller's; `depth * length <= BLOCK` and `rows <= length`.
+    unsafe {
+        for r in (0..whole_rows).step_by(S::W) {
+            for c in (0..whole_depth).step_by(S::W) {
+                let block = from.add(r * plan.input_stride + c);
+                s.transpose(block, plan.input_stride, to.add(c * plan.length + r), plan.length);
+            }
+        }
+        for r in 0..rows {
+            for c in (if r < whole_rows { whole_depth } else { 0 })..plan.depth {
+                *to.add(c * plan.length + r) = *from.add(r * plan.input_stride + c);
+            }
+        }
+    }
+}
+
+/// Outputs of one transposed block.
+struct Block<'a> {
+    job: &'a Job<'a>,
+    plan: &'a Plan,
+    x: &'a [f32; BLOCK],
+    /// Input rows of the block before that of its first output's tap 0.
+    behind: usize,
+    rows: Range<usize>,
+}
+
+/// `C` columns, `T` vectors of time at once.
+struct Columns<'a, const C: usize, const T: usize>(Block<'a>);
+
+impl<'a> Block<'a> {
+    fn columns<const C: usize, const T: usize>(self) -> Columns<'a, C, T> {
+        Columns(self)
+    }
+
+    /// `T` vectors of outputs, from output `t` of the block on.
+    #[inline(always)]
+    fn group<S: Simd, const C: usize, const T: usize>(&self, s: S, t: usize) {
+        let Job { w, start, out, out_stride, .. } = *self.job;
+        let plan = self.plan;
+        let count = self.rows.len();
+        let out = out.wrapping_add((self.rows.start + t) * out_stride);
+        let lanes = |v: usize| count.saturating_sub(t + v * S::W).min(S::W);
+        let mut acc = [[s.splat(0.0); C]; T];
+        let mut spill = [0.0f32; PANEL];
+        // SAFETY: the job's slices are long enough; lanes past the block's last output read other values of the
+        // block, which end at `length`, and are not stored.
+        unsafe {
+            for (v, row) in acc.iter_mut().enumerate() {
+                for (n, sum) in row.iter_mut().enumerate() {
+                    match start {
+                        Start::Zero => {}
+                        Start::Bias(bias) => *sum = s.splat(*bias.as_ptr().add(n)),
+                        Start::Output => {
+                            for (i, x) in spill.iter_mut().enumerate().take(lanes(v)) {
+                                *x = *out.add((v * S::W + i) * out_stride + n);
+                            }
+                            *sum = s.load(spill.as_ptr());
+                        }
+                    }
+                }
+            }
+            let mut b = w.data.as_ptr();
+            for j in 0..plan.taps {
+                let row = (self.behind + t).wrapping_add_signed(j as isize * plan.step);
+                let mut x = self.x.as_ptr().add(row);
+                for _ in 0..plan.depth {
+                    for (v, sums) in acc.iter_mut().enumerate() {
+                        let x = s.load(x.add(v * S::W));
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            *sum = s.fma(x, s.splat(*b.add(n)), *sum);
+                        }
+                    }
+                    x = x.wrapping_add(plan.length);
+                    b = b.wrapping_add(PANEL);
+                }
+            }
+            for (v, row) in acc.iter().enumerate() {
+                for (n, sum) in row.iter().enumerate() {
+                    let out = out.wrapping_add(v * S::W * out_stride + n);
+                    if C == 1 && out_stride == 1 {
+                        s.store_some(out, *sum, lanes(v));
+                        continue;
+                    }
+                    s.store(spill.as_mut_ptr(), *sum);
+                    for (i, y) in spill.iter().enumerate().take(lanes(v)) {
+                        *out.add(i * out_stride) = *y;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<const C: usize, const T: usize> Op for Columns<'_, C, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let count = self.0.rows.len();
+        let mut t = 0;
+        // A last group may be longer than what is left of it, as long as it stays in the block.
+        while t < count && t + T * S::W + self.0.plan.span <= self.0.plan.length {
+            self.0.group::<S, C, T>(s, t);
+            t += T * S::W;
+        }
+        while t < count {
+            self.0.group::<S, C, 1>(s, t);
+            t += S::W;
+        }
+    }
+}

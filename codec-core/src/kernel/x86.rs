@@ -1,0 +1,256 @@
+//! AVX2 with FMA, and AVX-512 F.
+
+use core::arch::x86_64::*;
+
+use super::matmul::Tile;
+use super::simd::{Op, Simd, operations, tiles};
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The machine has AVX2 and FMA.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// The first `lanes` lanes set.
+#[inline(always)]
+fn mask8(lanes: usize) -> __m256i {
+    // SAFETY: called from `Avx2` only.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const W: usize = 8;
+    const ROWS: usize = 6;
+    const NARROW: usize = 4;
+
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn inner<O: Op>(s: Avx2, op: O) -> O::Output {
+            op.run(s)
+        }
+        // SAFETY: a value of this type exists only where the machine has the instructions.
+        unsafe { inner(self, op) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    operations! {
+        add(a, b) = _mm256_add_ps(a, b);
+        sub(a, b) = _mm256_sub_ps(a, b);
+        mul(a, b) = _mm256_mul_ps(a, b);
+        div(a, b) = _mm256_div_ps(a, b);
+        fma(a, b, c) = _mm256_fmadd_ps(a, b, c);
+        min(a, b) = _mm256_min_ps(a, b);
+        max(a, b) = _mm256_max_ps(a, b);
+        round(a) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        select_gt(a, b, yes, no) = _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b));
+        and(a, b) = _mm256_and_ps(a, b);
+        xor(a, b) = _mm256_xor_ps(a, b);
+        add_bits(a, b) = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, a: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_castsi256_ps(_mm256_sll_epi32(_mm256_castps_si256(a), _mm_cvtsi32_si128(N as i32))) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller's.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_some(self, p: *const f32, lanes: usize) -> __m256 {
+        // SAFETY: the caller's; lanes that are masked off are not read.
+        unsafe { _mm256_maskload_ps(p, mask8(lanes)) }
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, p: *mut f32, v: __m256, lanes: usize) {
+        // SAFETY: the caller's; lanes that are masked off are not written.
+        unsafe { _mm256_maskstore_ps(p, mask8(lanes), v) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            for (i, v) in r.iter_mut().enumerate() {
+                *v = _mm256_loadu_ps(from.add(i * from_stride));
+            }
+            let mut u = r;
+            for i in 0..4 {
+                u[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                u[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            // t[4h + k]: column k of each half, rows 4h to 4h + 3.
+            let mut t = u;
+            for h in 0..2 {
+                t[4 * h] = _mm256_shuffle_ps::<0x44>(u[4 * h], u[4 * h + 2]);
+                t[4 * h + 1] = _mm256_shuffle_ps::<0xee>(u[4 * h], u[4 * h + 2]);
+                t[4 * h + 2] = _mm256_shuffle_ps::<0x44>(u[4 * h + 1], u[4 * h + 3]);
+                t[4 * h + 3] = _mm256_shuffle_ps::<0xee>(u[4 * h + 1], u[4 * h + 3]);
+            }
+            for k in 0..4 {
+                _mm256_storeu_ps(to.add(k * to_stride), _mm256_permute2f128_ps::<0x20>(t[k], t[4 + k]));
+                _mm256_storeu_ps(to.add((4 + k) * to_stride), _mm256_permute2f128_ps::<0x31>(t[k], t[4 + k]));
+            }
+        }
+    }
+    #[inline(always)]
+    fn vectors(rows: usize, wanted: usize) -> usize {
+        match (rows, wanted) {
+            (1, 8..) => 8,
+            (1 | 2, 4..) => 4,
+            (_, 2..) => 2,
+            _ => 1,
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+        tiles!(self, rows, vectors, tile, [1 2 3 4 5 6] x 2, [1 2 3 4 5 6] x 1, [1 2] x 4, [1] x 8)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The machine has AVX-512 F.
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// The first `lanes` lanes set.
+#[inline(always)]
+fn mask16(lanes: usize) -> __mmask16 {
+    ((1u32 << lanes) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const W: usize = 16;
+    const ROWS: usize = 12;
+    const NARROW: usize = 8;
+
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx512f")]
+        fn inner<O: Op>(s: Avx512, op: O) -> O::Output {
+            op.run(s)
+        }
+        // SAFETY: a value of this type exists only where the machine has the instructions.
+        unsafe { inner(self, op) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    operations! {
+        add(a, b) = _mm512_add_ps(a, b);
+        sub(a, b) = _mm512_sub_ps(a, b);
+        mul(a, b) = _mm512_mul_ps(a, b);
+        div(a, b) = _mm512_div_ps(a, b);
+        fma(a, b, c) = _mm512_fmadd_ps(a, b, c);
+        min(a, b) = _mm512_min_ps(a, b);
+        max(a, b) = _mm512_max_ps(a, b);
+        round(a) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(a);
+        select_gt(a, b, yes, no) = _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes);
+        and(a, b) = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        xor(a, b) = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        add_bits(a, b) = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    }
+    #[inline(always)]
+    fn shift_left<const N: u32>(self, a: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<N>(_mm512_castps_si512(a))) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_some(self, p: *const f32, lanes: usize) -> __m512 {
+        // SAFETY: the caller's; lanes that are masked off are not read.
+        unsafe { _mm512_maskz_loadu_ps(mask16(lanes), p) }
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, p: *mut f32, v: __m512, lanes: usize) {
+        // SAFETY: the caller's; lanes that are masked off are not written.
+        unsafe { _mm512_mask_storeu_ps(p, mask16(lanes), v) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (i, v) in r.iter_mut().enumerate() {
+                *v = _mm512_loadu_ps(from.add(i * from_stride));
+            }
+            let mut u = r;
+            for i in 0..8 {
+                u[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                u[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            // t[4h + k], quarter q: column 4q + k of rows 4h to 4h + 3.
+            let mut t = u;
+            for h in 0..4 {
+                t[4 * h] = _mm512_shuffle_ps::<0x44>(u[4 * h], u[4 * h + 2]);
+                t[4 * h + 1] = _mm512_shuffle_ps::<0xee>(u[4 * h], u[4 * h + 2]);
+                t[4 * h + 2] = _mm512_shuffle_ps::<0x44>(u[4 * h + 1], u[4 * h + 3]);
+                t[4 * h + 3] = _mm512_shuffle_ps::<0xee>(u[4 * h + 1], u[4 * h + 3]);
+            }
+            for k in 0..4 {
+                // Quarters (0, 2) and (1, 3) of rows 0 to 7 and 8 to 15.
+                let a = _mm512_shuffle_f32x4::<0x88>(t[k], t[4 + k]);
+                let b = _mm512_shuffle_f32x4::<0xdd>(t[k], t[4 + k]);
+                let c = _mm512_shuffle_f32x4::<0x88>(t[8 + k], t[12 + k]);
+                let d = _mm512_shuffle_f32x4::<0xdd>(t[8 + k], t[12 + k]);
+                _mm512_storeu_ps(to.add(k * to_stride), _mm512_shuffle_f32x4::<0x88>(a, c));
+                _mm512_storeu_ps(to.add((4 + k) * to_stride), _mm512_shuffle_f32x4::<0x88>(b, d));
+                _mm512_storeu_ps(to.add((8 + k) * to_stride), _mm512_shuffle_f32x4::<0xdd>(a, c));
+                _mm512_storeu_ps(to.add((12 + k) * to_stride), _mm512_shuffle_f32x4::<0xdd>(b, d));
+            }
+        }
+    }
+    #[inline(always)]
+    fn vectors(rows: usize, wanted: usize) -> usize {
+        match (rows, wanted) {
+            (1, 8..) => 8,
+            (1..=3, 4..) => 4,
+            (_, 2..) => 2,
+            _ => 1,
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+        tiles!(
+            self, rows, vectors, tile,
+            [1 2 3 4 5 6 7 8 9 10 11 12] x 2,
+            [1 2 3 4 5 6 7 8 9 10 11 12] x 1,
+            [1 2 3] x 4,
+            [1] x 8
+        )
+    }
+}

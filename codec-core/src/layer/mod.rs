@@ -1,0 +1,170 @@
+//! Layers as planned, plain values: where their weights lie, what they keep between steps, and how a
+//! step turns the new rows of one buffer into rows of another.
+//!
+//! A step works on [`Memory`], slices that somebody else owns. Before its new rows a buffer has *head* rows
+//! of room, into which a layer copies the history that it kept, so that every window is contiguous; after
+//! them it has *tail* rows for the padding at the end of the signal.
+
+mod conv;
+mod conv_transpose;
+mod lstm;
+mod norm;
+mod pointwise;
+mod shape;
+
+pub(crate) use conv::Pad;
+pub(crate) use conv::{ConvLayer, Window};
+pub(crate) use conv_transpose::{BlocksLayer, ConvTransposeLayer, Phase};
+pub(crate) use lstm::LstmLayer;
+pub(crate) use norm::GroupNormLayer;
+pub(crate) use pointwise::{AddLayer, Fixed, Function, MapLayer};
+pub(crate) use shape::{PadEndLayer, TrimLayer};
+
+use crate::{RunError, kernel::Compute};
+
+/// A run of values in the arena of weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub offset: usize,
+    pub len: usize,
+}
+
+impl Slot {
+    pub(crate) fn of(self, arena: &[f32]) -> Result<&[f32], RunError> {
+        arena.get(self.offset..self.offset + self.len).ok_or(RunError::Internal("weights outside the arena"))
+    }
+}
+
+/// What a layer keeps beside its rows of history.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    /// Rows of history kept.
+    pub rows: usize,
+    /// Where the next window starts, in rows from the first row of history.
+    pub next: usize,
+    /// Rows seen so far, saturating.
+    pub seen: usize,
+    /// Whether the padding before the signal is behind us.
+    pub started: bool,
+}
+
+/// Rows of a buffer that are valid now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct View {
+    /// Index of the first value in the scratch memory.
+    pub start: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+/// Room of a buffer in the scratch memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Room {
+    /// Index of its first value.
+    pub base: usize,
+    /// Values a row.
+    pub channels: usize,
+    /// Rows before the place of the data.
+    pub head: usize,
+    /// Rows of data, and of the tail behind it.
+    pub rows: usize,
+}
+
+impl Room {
+    pub(crate) fn data(&self) -> usize {
+        self.base + self.head * self.channels
+    }
+
+    pub(crate) fn end(&self) -> usize {
+        self.base + (self.head + self.rows) * self.channels
+    }
+}
+
+/// Everything that a step reads and writes.
+pub(crate) struct Memory<'a> {
+    pub rooms: &'a [Room],
+    pub views: &'a mut [View],
+    pub scratch: &'a mut [f32],
+}
+
+impl Memory<'_> {
+    pub(crate) fn view(&self, buffer: usize) -> View {
+        self.views.get(buffer).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn room(&self, buffer: usize) -> Result<Room, RunError> {
+        self.rooms.get(buffer).copied().ok_or(RunError::Internal("no such buffer"))
+    }
+
+    pub(crate) fn set(&mut self, buffer: usize, view: View) {
+        if let Some(v) = self.views.get_mut(buffer) {
+            *v = view;
+        }
+    }
+
+    pub(crate) fn slice(&mut self, start: usize, len: usize) -> Result<&mut [f32], RunError> {
+        self.scratch.get_mut(start..start + len).ok_or(RunError::Internal("rows outside the scratch memory"))
+    }
+}
+
+/// What belongs to one step of one layer.
+pub(crate) struct Step<'a> {
+    pub cx: Compute<'a>,
+    /// Packed weights of the whole chain.
+    pub arena: &'a [f32],
+    /// Rows that this layer keeps.
+    pub state: &'a mut [f32],
+    pub cursor: &'a mut Cursor,
+    /// Rows that the other path of a sum is ahead by, and where they are kept.
+    pub skip: &'a mut [f32],
+    pub skip_rows: &'a mut usize,
+    /// Whether the signal ends with these rows.
+    pub finish: bool,
+}
+
+/// Copies kept rows before the new ones and returns where the first of them lies.
+pub(crate) fn recall(
+    mem: &mut Memory<'_>,
+    at: View,
+    channels: usize,
+    state: &[f32],
+    rows: usize,
+) -> Result<usize, RunError> {
+    let len = rows * channels;
+    let start = at.start.checked_sub(len).ok_or(RunError::Internal("no room for history"))?;
+    let from = state.get(..len).ok_or(RunError::Internal("history longer than its state"))?;
+    mem.slice(start, len)?.copy_from_slice(from);
+    Ok(start)
+}
+
+/// Keeps `rows` rows that start at `start`.
+pub(crate) fn keep(
+    mem: &mut Memory<'_>,
+    start: usize,
+    channels: usize,
+    rows: usize,
+    state: &mut [f32],
+) -> Result<(), RunError> {
+    let len = rows * channels;
+    let to = state.get_mut(..len).ok_or(RunError::Internal("history longer than its state"))?;
+    to.copy_from_slice(mem.slice(start, len)?);
+    Ok(())
+}
+
+/// Lines a path up with one that has given `rows` rows in this step: what was kept and what is new, the
+/// first `rows` of it; the rest is kept.
+pub(crate) fn align(
+    mem: &mut Memory<'_>,
+    at: View,
+    channels: usize,
+    state: &mut [f32],
+    kept: &mut usize,
+    rows: usize,
+) -> Result<View, RunError> {
+    let start = recall(mem, at, channels, state, *kept)?;
+    let have = *kept + at.rows;
+    let left = have.checked_sub(rows).ok_or(RunError::Internal("the two paths of a sum are not aligned"))?;
+    keep(mem, start + rows * channels, channels, left, state)?;
+    *kept = left;
+    Ok(View { start, rows })
+}

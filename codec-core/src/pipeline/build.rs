@@ -1,0 +1,773 @@
+//! From a spec and named tensors to a planned chain.
+
+use alloc::{
+    borrow::Cow,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use super::{
+    chain::{Buffer, Chain, Kind, Op},
+    plan::{ChainPlan, LayerPlan, Timing, reduce},
+};
+use crate::{
+    BuildError,
+    kernel::{self, Aligned},
+    layer::*,
+    spec::{self, Activation, Grid, Layer, PadMode},
+    weights::{Dtype, TensorView, Tensors},
+};
+
+/// Sizes past these are refused: nothing real comes near, and sums of them cannot overflow.
+const MAX_CHANNELS: u32 = 1 << 16;
+const MAX_TAPS: u32 = 1 << 14;
+const MAX_DEPTH: usize = 64;
+
+pub(super) fn build(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Result<Chain, BuildError> {
+    if input == 0 {
+        return Err(spec_error("", "a chain needs at least one input channel"));
+    }
+    let mut b = Builder {
+        tensors,
+        arena: Aligned::default(),
+        ops: Vec::new(),
+        phases: Vec::new(),
+        buffers: Vec::new(),
+        timing: Vec::new(),
+        state_len: 0,
+        plans: Vec::new(),
+        whole: None,
+        endless: false,
+        depth: 0,
+    };
+    let first = b.buffer(input, Timing { rows: (1, 1), ahead: 0.0, field: 1.0, lag: 0 });
+    let end = b.chain(layers, Cur { buffer: first, channels: input, owned: true })?;
+    let timing = b.timing[end.buffer];
+    let plan = ChainPlan {
+        parameters: b.plans.iter().map(|l| l.parameters).sum(),
+        macs_per_row: b.plans.iter().map(|l| l.macs_per_row).sum(),
+        rate: (timing.rows.1, timing.rows.0),
+        lookahead: timing.ahead.max(0.0),
+        receptive_field: (!b.endless).then_some(timing.field),
+        whole: b.whole,
+        layers: b.plans,
+    };
+    Ok(Chain {
+        ops: b.ops,
+        phases: b.phases,
+        buffers: b.buffers,
+        arena: b.arena,
+        state_len: b.state_len,
+        input,
+        output: end.channels,
+        last: end.buffer,
+        plan,
+    })
+}
+
+fn spec_error(name: &str, text: impl core::fmt::Display) -> BuildError {
+    BuildError::Spec(if name.is_empty() { text.to_string() } else { format!("layer `{name}`: {text}") })
+}
+
+/// The result of the layers so far.
+#[derive(Clone, Copy)]
+struct Cur {
+    buffer: usize,
+    channels: usize,
+    /// Nobody else needs its rows: they may be changed in place.
+    owned: bool,
+}
+
+struct Builder<'t> {
+    tensors: &'t dyn Tensors,
+    arena: Aligned,
+    ops: Vec<Op>,
+    phases: Vec<Option<Phase>>,
+    buffers: Vec<Buffer>,
+    timing: Vec<Timing>,
+    state_len: usize,
+    plans: Vec<LayerPlan>,
+    whole: Option<String>,
+    endless: bool,
+    depth: usize,
+}
+
+impl Builder<'_> {
+    fn buffer(&mut self, channels: usize, timing: Timing) -> usize {
+        self.buffers.push(Buffer { channels, ..Buffer::default() });
+        self.timing.push(timing);
+        self.buffers.len() - 1
+    }
+
+    /// Room that a layer needs beside its input and output.
+    fn temporary(&mut self, channels: usize, rows: Option<usize>) -> usize {
+        let t = Timing { rows: (1, 1), ahead: 0.0, field: 1.0, lag: 0 };
+        let b = self.buffer(channels, t);
+        self.buffers[b].fixed = rows;
+        b
+    }
+
+    fn reserve(&mut self, buffer: usize, head: usize, tail: usize) {
+        let b = &mut self.buffers[buffer];
+        b.head = b.head.max(head);
+        b.tail = b.tail.max(tail);
+    }
+
+    fn op(&mut self, kind: Kind, state: usize, skip: usize) {
+        let own = (self.state_len, state);
+        let other = (self.state_len + state, skip);
+        self.state_len += state + skip;
+        let none = |(at, len): (usize, usize)| if len == 0 { (0, 0) } else { (at, len) };
+        self.ops.push(Op { kind, state: none(own), skip: none(other) });
+    }
+
+    fn note(&mut self, kind: String, name: &str, parameters: usize, macs: f64, cur: &Timing, state: usize) {
+        self.plans.push(LayerPlan {
+            kind,
+            name: name.to_string(),
+            parameters: parameters as u64,
+            macs_per_row: macs / cur.step(),
+            state,
+        });
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, BuildError> {
+        tensor(self.tensors, name, shape)
+    }
+
+    fn slot(&mut self, len: usize) -> Slot {
+        Slot { offset: self.arena.extend(len), len }
+    }
+
+    fn fill(&mut self, values: &[f32]) -> Slot {
+        let slot = self.slot(values.len());
+        self.arena.as_mut()[slot.offset..slot.offset + slot.len].copy_from_slice(values);
+        slot
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Slot, BuildError> {
+        let values = read(&self.tensor(name, &[len])?);
+        Ok(self.fill(&values))
+    }
+
+    /// Packs a matrix of `columns` columns over (tap, channel) into panels.
+    fn pack(&mut self, columns: usize, at: &Strides, column: impl Fn(usize) -> usize, w: &[f32]) -> Slot {
+        let depth = at.taps * at.channels;
+        let slot = self.slot(kernel::panel_len(columns, depth));
+        let out = &mut self.arena.as_mut()[slot.offset..slot.offset + slot.len];
+        for (p, panel) in out.chunks_exact_mut(kernel::PANEL * depth).enumerate() {
+            let lanes = kernel::PANEL.min(columns - p * kernel::PANEL);
+            let mut first = [0; kernel::PANEL];
+            (0..lanes).for_each(|l| first[l] = column(p * kernel::PANEL + l));
+            for (k, row) in panel.chunks_exact_mut(kernel::PANEL).enumerate() {
+                let offset = k / at.channels * at.tap + k % at.channels * at.channel;
+                for (v, f) in row.iter_mut().zip(&first[..lanes]) {
+                    *v = w[f + offset];
+                }
+            }
+        }
+        slot
+    }
+
+    fn chain(&mut self, layers: &[Layer], mut cur: Cur) -> Result<Cur, BuildError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(spec_error("", format!("layers are nested more than {MAX_DEPTH} deep")));
+        }
+        for layer in layers {
+            cur = self.layer(layer, cur)?;
+        }
+        self.depth -= 1;
+        Ok(cur)
+    }
+
+    fn layer(&mut self, layer: &Layer, cur: Cur) -> Result<Cur, BuildError> {
+        match layer {
+            Layer::Conv(l) => self.conv(l, cur),
+            Layer::ConvTranspose(l) => self.conv_transpose(l, cur),
+            Layer::Activation(a) => self.activation(a, cur),
+            Layer::Residual(l) => self.residual(l, cur),
+            Layer::Parallel(l) => self.parallel(l, cur),
+            Layer::Lstm(l) => self.lstm(l, cur),
+            Layer::GroupNorm(l) => self.group_norm(l, cur),
+            Layer::PadEnd { multiple } => {
+                let cur = self.own(cur);
+                check("", "multiple", *multiple, 1, 1 << 20)?;
+                self.buffers[cur.buffer].tail += *multiple as usize - 1;
+                let l = PadEndLayer { src: cur.buffer, channels: cur.channels, multiple: *multiple as usize };
+                self.op(Kind::PadEnd(l), 0, 0);
+                Ok(cur)
+            }
+            Layer::Trim { left, right } => {
+                let cur = self.own(cur);
+                check("", "left", *left, 0, 1 << 20)?;
+                check("", "right", *right, 0, 1 << 20)?;
+                let (left, right) = (*left as usize, *right as usize);
+                self.buffers[cur.buffer].shift += right;
+                let t = &mut self.timing[cur.buffer];
+                t.ahead += (left + right) as f64 * t.step();
+                t.lag += left + right;
+                let l = TrimLayer { src: cur.buffer, channels: cur.channels, left, right };
+                self.op(Kind::Trim(l), right * cur.channels, 0);
+                Ok(cur)
+            }
+            Layer::Quantize { grid } => {
+                let (low, high) = limits(grid)?;
+                Ok(self.map(Function::Quantize { inverse_scale: 1.0 / grid.scale, low, high }, cur))
+            }
+            Layer::Dequantize { grid } => {
+                limits(grid)?;
+                Ok(self.map(Function::Scale(grid.scale), cur))
+            }
+        }
+    }
+
+    /// A buffer that may be changed in place.
+    fn own(&mut self, cur: Cur) -> Cur {
+        if cur.owned { cur } else { self.map(Function::Identity, cur) }
+    }
+
+    fn map(&mut self, function: Function, cur: Cur) -> Cur {
+        if cur.owned && function == Function::Identity {
+            return cur;
+        }
+        if cur.owned && self.fuse_map(function, cur) {
+            return cur;
+        }
+        let dst = if cur.owned { cur.buffer } else { self.buffer(cur.channels, self.timing[cur.buffer]) };
+        self.op(Kind::Map(MapLayer { src: cur.buffer, dst, channels: cur.channels, function }), 0, 0);
+        Cur { buffer: dst, owned: true, ..cur }
+    }
+
+    /// Lets the convolution before apply a function as it stores, if it has nothing to apply yet.
+    fn fuse_map(&mut self, mut function: Function, cur: Cur) -> bool {
+        let phases = match self.ops.last().map(|op| &op.kind) {
+            Some(Kind::Conv(l)) if l.dst == cur.buffer && l.then == Function::Identity => 1,
+            Some(Kind::ConvTranspose(l)) if l.dst == cur.buffer && l.then == Function::Identity => l.stride,
+            _ => return false,
+        };
+        if let Function::Snake { alpha, inverse } = &mut function {
+            for slot in [alpha, inverse] {
+                // A transposed convolution stores a stride of rows as one.
+                let once = self.arena.as_ref()[slot.offset..slot.offset + slot.len].to_vec();
+                *slot = self.fill(&once.repeat(phases));
+            }
+        }
+        match self.ops.last_mut().map(|op| &mut op.kind) {
+            Some(Kind::Conv(l)) => l.then = function,
+            Some(Kind::ConvTranspose(l)) => l.then = function,
+            _ => return false,
+        }
+        true
+    }
+
+    fn activation(&mut self, a: &Activation, cur: Cur) -> Result<Cur, BuildError> {
+        let function = match a {
+            Activation::Elu { alpha } => Function::Elu(*alpha),
+            Activation::LeakyRelu { slope } => Function::LeakyRelu(*slope),
+            Activation::Tanh => Function::Tanh,
+            Activation::Snake { name } => {
+                let alpha = read(&self.tensor(&format!("{name}.alpha"), &[cur.channels])?);
+                let inverse: Vec<f32> = alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect();
+                self.note(
+                    format!("snake {}", cur.channels),
+                    name,
+                    alpha.len(),
+                    0.0,
+                    &self.timing[cur.buffer].clone(),
+                    0,
+                );
+                Function::Snake { alpha: self.fill(&alpha), inverse: self.fill(&inverse) }
+            }
+            Activation::LeakyReluInt8 { slope, input, output } => {
+                limits(input)?;
+                let (low, high) = limits(output)?;
+                let ratio = input.scale / output.scale;
+                Function::LeakyReluInt8 {
+                    positive: libm::rintf(256.0 * ratio),
+                    negative: libm::rintf(256.0 * (ratio * slope)),
+                    low,
+                    high,
+                }
+            }
+        };
+        Ok(self.map(function, cur))
+    }
+
+    fn conv(&mut self, l: &spec::Conv, cur: Cur) -> Result<Cur, BuildError> {
+        let n = &l.name;
+        check(n, "input", l.input, 1, MAX_CHANNELS)?;
+        check(n, "output", l.output, 1, MAX_CHANNELS)?;
+        check(n, "kernel", l.kernel, 1, MAX_TAPS)?;
+        check(n, "stride", l.stride, 1, MAX_TAPS)?;
+        check(n, "dilation", l.dilation, 1, MAX_TAPS)?;
+        check(n, "groups", l.groups, 1, MAX_CHANNELS)?;
+        check(n, "padding.left", l.padding.left, 0, 1 << 20)?;
+        check(n, "padding.right", l.padding.right, 0, 1 << 20)?;
+        self.channels(n, l.input, cur)?;
+        self.divides(n, l.groups, l.input, l.output)?;
+        let (ci, co, k) = (l.input as usize, l.output as usize, l.kernel as usize);
+        let groups = l.groups as usize;
+        let (gi, go) = (ci / groups, co / groups);
+        let mut layer = ConvLayer {
+            src: cur.buffer,
+            dst: 0,
+            residual: None,
+            window: Window {
+                span: (k - 1) * l.dilation as usize + 1,
+                stride: l.stride as usize,
+                left: l.padding.left as usize,
+                right: l.padding.right as usize,
+                pad: match l.padding.mode {
+                    PadMode::Zero => Pad::Zero,
+                    PadMode::Reflect => Pad::Reflect,
+                    PadMode::Replicate => Pad::Replicate,
+                },
+                complete: l.padding.complete,
+            },
+            input: ci,
+            output: co,
+            kernel: k,
+            dilation: l.dilation as usize,
+            groups,
+            weight: Slot::default(),
+            bias: None,
+            then: Function::Identity,
+        };
+        let w = weight(self.tensors, &format!("{n}.weight"), &[co, gi, k])?;
+        layer.weight = if layer.depthwise() {
+            let mut taps = Vec::with_capacity(k * co);
+            (0..k).for_each(|j| taps.extend((0..co).map(|c| w[c * k + j])));
+            self.fill(&taps)
+        } else {
+            // Groups follow each other: every slot's length is a multiple of the arena's alignment.
+            let at = Strides { taps: k, channels: gi, tap: 1, channel: k };
+            let slots: Vec<Slot> = (0..groups).map(|g| self.pack(go, &at, |o| (g * go + o) * gi * k, &w)).collect();
+            Slot { offset: slots[0].offset, len: slots.iter().map(|s| s.len).sum() }
+        };
+        if l.bias {
+            layer.bias = Some(self.vector(&format!("{n}.bias"), co)?);
+        }
+        if let Some(q) = l.int8 {
+            limits(&q.input)?;
+            let (low, high) = limits(&q.output)?;
+            let scales = read(&self.tensor(&format!("{n}.weight_scale"), &[co])?);
+            let multiplier: Vec<f32> = scales.iter().map(|s| q.input.scale * s / q.output.scale).collect();
+            layer.then = Function::Requantize { multiplier: self.fill(&multiplier), low, high };
+        }
+        let window = layer.window;
+        let t = self.timing[cur.buffer];
+        let timing = Timing {
+            rows: reduce((t.rows.0 * window.stride as u64, t.rows.1)),
+            ahead: t.ahead + (window.span as f64 - window.left as f64 - window.stride as f64) * t.step(),
+            field: t.field + (window.span - 1) as f64 * t.step(),
+            lag: t.lag + window.left.max(window.span - 1),
+        };
+        layer.dst = self.buffer(co, timing);
+        self.reserve(cur.buffer, window.head(), window.tail());
+        let state = window.history() * ci;
+        let parameters = co * gi * k + if l.bias { co } else { 0 };
+        let groups = if groups > 1 { format!(" groups {groups}") } else { String::new() };
+        let kind = format!("conv {ci}→{co} k{k} s{} d{}{groups}", l.stride, l.dilation);
+        self.note(kind, n, parameters, (co * gi * k) as f64, &timing, state);
+        self.op(Kind::Conv(layer), state, 0);
+        Ok(Cur { buffer: layer.dst, channels: co, owned: true })
+    }
+
+    fn conv_transpose(&mut self, l: &spec::ConvTranspose, cur: Cur) -> Result<Cur, BuildError> {
+        let n = &l.name;
+        check(n, "input", l.input, 1, MAX_CHANNELS)?;
+        check(n, "output", l.output, 1, MAX_CHANNELS)?;
+        check(n, "stride", l.stride, 1, MAX_TAPS)?;
+        check(n, "kernel", l.kernel, l.stride, MAX_TAPS)?;
+        check(n, "groups", l.groups, 1, MAX_CHANNELS)?;
+        check(n, "trim_left", l.trim_left, 0, 1 << 20)?;
+        self.channels(n, l.input, cur)?;
+        self.divides(n, l.groups, l.input, l.output)?;
+        let (ci, co, k, s) = (l.input as usize, l.output as usize, l.kernel as usize, l.stride as usize);
+        let groups = l.groups as usize;
+        let (gi, go) = (ci / groups, co / groups);
+        // Rows that follow the last whole stride of the last input row.
+        let extra = (k - s) as i64 - i64::from(l.trim_right);
+        let blocks = l.blocks.as_ref();
+        if blocks.is_none() && !(0..=1 << 20).contains(&extra) {
+            return Err(spec_error(
+                n,
+                format!("trim_right {} cuts more than kernel - stride = {}", l.trim_right, k - s),
+            ));
+        }
+        if blocks.is_some() && (l.trim_left != 0 || extra != 0) {
+            return Err(spec_error(
+                n,
+                format!("a layer in blocks trims {} rows on the right and none on the left", k - s),
+            ));
+        }
+        let w = weight(self.tensors, &format!("{n}.weight"), &[ci, go, k])?;
+        let bias = if l.bias { Some(read(&self.tensor(&format!("{n}.bias"), &[co])?)) } else { None };
+        let (full, part) = (k / s, k % s);
+        let first = self.phases.len();
+        for g in 0..groups {
+            // Output phases 0..part see one input row more than the others.
+            for (from, to, taps) in [(0, part, full + 1), (part, s, full)] {
+                // One channel group's results of neighbouring phases lie side by side only without groups.
+                let runs: Vec<(usize, usize)> =
+                    if groups == 1 { Vec::from([(from, to)]) } else { (from..to).map(|p| (p, p + 1)).collect() };
+                for (from, to) in runs.into_iter().filter(|(from, to)| from < to) {
+                    let columns = (to - from) * go;
+                    let at = Strides { taps, channels: gi, tap: s, channel: go * k };
+                    let of = |column: usize| (g * gi * go + column % go) * k + from + column / go;
+                    let weight = self.pack(columns, &at, of, &w);
+                    let bias = bias.as_ref().map(|b| {
+                        let values: Vec<f32> = (0..columns).map(|column| b[g * go + column % go]).collect();
+                        self.fill(&values)
+                    });
+                    let column = from * co + g * go;
+                    self.phases.push(Some(Phase {
+                        column,
+                        columns,
+                        taps,
+                        channel: g * gi,
+                        channels: gi,
+                        weight,
+                        bias,
+                    }));
+                }
+            }
+        }
+        let phases = (first, self.phases.len() - first);
+        let t = self.timing[cur.buffer];
+        let left = l.trim_left as usize;
+        let timing = Timing {
+            rows: reduce((t.rows.0, t.rows.1 * s as u64)),
+            ahead: t.ahead + t.step() * (libm::floor((left as f64 - 1.0) / s as f64) + 1.0),
+            field: t.field + (k.div_ceil(s) - 1) as f64 * t.step(),
+            lag: t.lag,
+        };
+        let dst = self.buffer(co, timing);
+        let parameters = ci * go * k + if l.bias { co } else { 0 };
+        let kind = format!(
+            "conv_transpose {ci}→{co} k{k} s{s}{}",
+            if groups > 1 { format!(" groups {groups}") } else { String::new() }
+        );
+        let macs = (ci * go * k) as f64;
+        if let Some(blocks) = blocks {
+            check(n, "blocks.rows", blocks.rows, 1, 1 << 12)?;
+            let int8 = blocks.int8.as_ref().map(|q| self.blocks_int8(n, q, groups, go)).transpose()?;
+            let state_bias = match (&bias, int8) {
+                (Some(_), Some(_)) => Some(self.vector(&format!("{n}.state_bias"), co)?),
+                (Some(b), None) => Some(self.fill(b)),
+                (None, _) => None,
+            };
+            let mut layer = BlocksLayer {
+                src: cur.buffer,
+                dst,
+                tmp: 0,
+                rows: blocks.rows as usize,
+                input: ci,
+                output: co,
+                kernel: k,
+                stride: s,
+                phases,
+                state_bias,
+                int8,
+            };
+            layer.tmp = self.temporary(1, Some(layer.tmp_len()));
+            self.reserve(cur.buffer, layer.rows - 1, 0);
+            self.note(kind, n, parameters, macs, &t, layer.state_len());
+            self.op(Kind::Blocks(layer), layer.state_len(), 0);
+        } else {
+            let span = k.div_ceil(s);
+            let right = (extra as usize).div_ceil(s);
+            let window = Window { span, stride: 1, left: span - 1, right, pad: Pad::Zero, complete: false };
+            self.reserve(cur.buffer, window.head(), window.tail());
+            let layer = ConvTransposeLayer {
+                src: cur.buffer,
+                dst,
+                window,
+                input: ci,
+                output: co,
+                stride: s,
+                drop_left: left,
+                drop_right: right * s - extra as usize,
+                phases,
+                then: Function::Identity,
+            };
+            let state = window.history() * ci;
+            self.note(kind, n, parameters, macs, &t, state);
+            self.op(Kind::ConvTranspose(layer), state, 0);
+        }
+        Ok(Cur { buffer: dst, channels: co, owned: true })
+    }
+
+    /// Multiplier, lowest, highest and scale of every output channel.
+    fn blocks_int8(&mut self, n: &str, q: &spec::BlocksInt8, groups: usize, go: usize) -> Result<Slot, BuildError> {
+        if q.outputs.len() != groups {
+            return Err(spec_error(n, format!("{} output grids for {groups} groups", q.outputs.len())));
+        }
+        limits(&q.input)?;
+        let scales = read(&self.tensor(&format!("{n}.weight_scale"), &[groups])?);
+        let mut table = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        for (grid, w) in q.outputs.iter().zip(&scales) {
+            let (low, high) = limits(grid)?;
+            for (column, value) in table.iter_mut().zip([q.input.scale * w / grid.scale, low, high, grid.scale]) {
+                column.extend(core::iter::repeat_n(value, go));
+            }
+        }
+        Ok(self.fill(&table.concat()))
+    }
+
+    fn residual(&mut self, l: &spec::Residual, cur: Cur) -> Result<Cur, BuildError> {
+        let (skip, body) = if l.shortcut.is_empty() {
+            (cur, self.chain(&l.body, Cur { owned: false, ..cur })?)
+        } else {
+            let skip = self.chain(&l.shortcut, Cur { owned: false, ..cur })?;
+            (skip, self.chain(&l.body, cur)?)
+        };
+        let body = self.own(body);
+        if skip.channels != body.channels {
+            return Err(spec_error(
+                "",
+                format!("a residual's paths have {} and {} channels", skip.channels, body.channels),
+            ));
+        }
+        let fixed = match &l.int8 {
+            None => None,
+            Some(q) => Some(fixed(q)?),
+        };
+        self.add(skip, body, self.timing[cur.buffer].lag, fixed)?;
+        Ok(body)
+    }
+
+    /// `body += skip`, two paths that part where the lag is `base`.
+    fn add(&mut self, skip: Cur, body: Cur, base: usize, fixed: Option<Fixed>) -> Result<(), BuildError> {
+        let (a, b) = (self.timing[skip.buffer], self.timing[body.buffer]);
+        if a.rows != b.rows {
+            return Err(spec_error("", "the paths of a sum differ in their number of rows"));
+        }
+        self.timing[body.buffer] =
+            Timing { rows: b.rows, ahead: a.ahead.max(b.ahead), field: a.field.max(b.field), lag: a.lag.max(b.lag) };
+        // Whichever path is behind by its lag, the other is kept for as long.
+        let (kept_skip, kept_body) = (b.lag.saturating_sub(base), a.lag.saturating_sub(base));
+        self.buffers[skip.buffer].shift += kept_skip;
+        if fixed.is_none() && skip.channels == body.channels && kept_body == 0 && self.fuse_add(skip, body, kept_skip) {
+            return Ok(());
+        }
+        self.buffers[body.buffer].shift += kept_body;
+        let layer =
+            AddLayer { src: skip.buffer, dst: body.buffer, channels: skip.channels, width: body.channels, fixed };
+        self.op(Kind::Add(layer), kept_skip * skip.channels, kept_body * body.channels);
+        Ok(())
+    }
+
+    /// Lets the convolution that ends the body add the other path, never behind, as it stores.
+    fn fuse_add(&mut self, skip: Cur, body: Cur, kept: usize) -> bool {
+        let (at, len) = (self.state_len, kept * skip.channels);
+        let Some(op) = self.ops.last_mut() else { return false };
+        let Kind::Conv(l) = &mut op.kind else { return false };
+        if l.dst != body.buffer || l.residual.is_some() || l.then != Function::Identity {
+            return false;
+        }
+        l.residual = Some(skip.buffer);
+        op.skip = if len == 0 { (0, 0) } else { (at, len) };
+        self.state_len += len;
+        true
+    }
+
+    fn parallel(&mut self, l: &spec::Parallel, cur: Cur) -> Result<Cur, BuildError> {
+        let mut sum: Option<Cur> = None;
+        for (i, branch) in l.branches.iter().enumerate() {
+            let last = i + 1 == l.branches.len();
+            let body = self.chain(&branch.body, Cur { owned: cur.owned && last, ..cur })?;
+            let mut total = match sum {
+                None => self.own(body),
+                Some(total) => {
+                    if total.channels != body.channels {
+                        return Err(spec_error("", "parallel branches differ in channels"));
+                    }
+                    self.add(body, total, self.timing[cur.buffer].lag, None)?;
+                    total
+                }
+            };
+            total = self.chain(&branch.then, total)?;
+            sum = Some(self.own(total));
+        }
+        let sum = sum.ok_or_else(|| spec_error("", "a parallel layer without branches"))?;
+        if !l.divisor.is_normal() {
+            return Err(spec_error("", format!("a divisor of {}", l.divisor)));
+        }
+        Ok(if l.divisor == 1.0 { sum } else { self.map(Function::Divide(l.divisor), sum) })
+    }
+
+    fn lstm(&mut self, l: &spec::Lstm, cur: Cur) -> Result<Cur, BuildError> {
+        let n = &l.name;
+        check(n, "input", l.input, 1, MAX_CHANNELS)?;
+        check(n, "hidden", l.hidden, 1, MAX_CHANNELS / 4)?;
+        check(n, "layers", l.layers, 1, 64)?;
+        self.channels(n, l.input, cur)?;
+        let hidden = l.hidden as usize;
+        let width = hidden * if l.bidirectional { 2 } else { 1 };
+        if l.skip && width % cur.channels != 0 {
+            return Err(spec_error(n, format!("{} channels cannot be added to {width}", cur.channels)));
+        }
+        if l.bidirectional && self.whole.is_none() {
+            self.whole = Some(format!("`{n}` is a bidirectional LSTM: its backward half starts at the end"));
+        }
+        self.endless = true;
+        let mut x = Cur { owned: false, ..cur };
+        for layer in 0..l.layers {
+            let timing = self.timing[x.buffer];
+            let dst = self.buffer(width, timing);
+            let mut parameters = 0;
+            for reverse in [false, true].into_iter().take(if l.bidirectional { 2 } else { 1 }) {
+                let suffix = format!("l{layer}{}", if reverse { "_reverse" } else { "" });
+                let wi = weight(self.tensors, &format!("{n}.weight_ih_{suffix}"), &[4 * hidden, x.channels])?;
+                let wh = weight(self.tensors, &format!("{n}.weight_hh_{suffix}"), &[4 * hidden, hidden])?;
+                let dense = |channels| Strides { taps: 1, channels, tap: 0, channel: 1 };
+                let bi = read(&self.tensor(&format!("{n}.bias_ih_{suffix}"), &[4 * hidden])?);
+                let bh = read(&self.tensor(&format!("{n}.bias_hh_{suffix}"), &[4 * hidden])?);
+                let bias: Vec<f32> = bi.iter().zip(&bh).map(|(a, b)| a + b).collect();
+                let op = LstmLayer {
+                    src: x.buffer,
+                    dst,
+                    tmp: self.temporary(4 * hidden, None),
+                    input: x.channels,
+                    hidden,
+                    column: if reverse { hidden } else { 0 },
+                    width,
+                    reverse,
+                    weight_input: self.pack(4 * hidden, &dense(x.channels), |o| o * x.channels, &wi),
+                    weight_hidden: self.pack(4 * hidden, &dense(hidden), |o| o * hidden, &wh),
+                    bias: self.fill(&bias),
+                };
+                parameters += 4 * hidden * (x.channels + hidden + 2);
+                self.op(Kind::Lstm(op), 2 * hidden, 0);
+            }
+            let kind = format!("lstm {}→{width}{}", x.channels, if l.bidirectional { " both ways" } else { "" });
+            let macs = parameters - 8 * width;
+            self.note(kind, n, parameters, macs as f64, &timing, 2 * width);
+            x = Cur { buffer: dst, channels: width, owned: true };
+        }
+        if l.skip {
+            self.add(cur, x, self.timing[cur.buffer].lag, None)?;
+        }
+        Ok(x)
+    }
+
+    fn group_norm(&mut self, l: &spec::GroupNorm, cur: Cur) -> Result<Cur, BuildError> {
+        let n = &l.name;
+        check(n, "channels", l.channels, 1, MAX_CHANNELS)?;
+        check(n, "groups", l.groups, 1, l.channels)?;
+        self.channels(n, l.channels, cur)?;
+        self.divides(n, l.groups, l.channels, l.channels)?;
+        let cur = self.own(cur);
+        if self.whole.is_none() {
+            self.whole = Some(format!("`{n}` normalises over the whole signal"));
+        }
+        self.endless = true;
+        let tmp = self.temporary(1, Some(2 * cur.channels));
+        let layer = GroupNormLayer {
+            src: cur.buffer,
+            tmp,
+            channels: cur.channels,
+            groups: l.groups as usize,
+            epsilon: l.epsilon,
+            weight: self.vector(&format!("{n}.weight"), cur.channels)?,
+            bias: self.vector(&format!("{n}.bias"), cur.channels)?,
+        };
+        let timing = self.timing[cur.buffer];
+        self.note(format!("group_norm {} groups {}", l.channels, l.groups), n, 2 * cur.channels, 0.0, &timing, 0);
+        self.op(Kind::GroupNorm(layer), 0, 0);
+        Ok(cur)
+    }
+
+    fn channels(&self, name: &str, input: u32, cur: Cur) -> Result<(), BuildError> {
+        if input as usize == cur.channels {
+            return Ok(());
+        }
+        Err(spec_error(name, format!("takes {input} channels, but the layer before gives {}", cur.channels)))
+    }
+
+    fn divides(&self, name: &str, groups: u32, input: u32, output: u32) -> Result<(), BuildError> {
+        if input % groups == 0 && output % groups == 0 {
+            return Ok(());
+        }
+        Err(spec_error(name, format!("{groups} groups do not divide {input} and {output} channels")))
+    }
+}
+
+fn check(name: &str, field: &str, value: u32, low: u32, high: u32) -> Result<(), BuildError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(spec_error(name, format!("{field} is {value}; {low} to {high} is possible")))
+}
+
+/// Lowest and highest value of a grid, less its zero point.
+fn limits(grid: &Grid) -> Result<(f32, f32), BuildError> {
+    if !grid.scale.is_normal() || grid.scale < 0.0 || !(-128..=127).contains(&grid.zero_point) {
+        return Err(spec_error("", format!("an int8 grid of scale {} and zero point {}", grid.scale, grid.zero_point)));
+    }
+    Ok(((-128 - grid.zero_point) as f32, (127 - grid.zero_point) as f32))
+}
+
+fn fixed(q: &spec::AddInt8) -> Result<Fixed, BuildError> {
+    limits(&q.body)?;
+    limits(&q.shortcut)?;
+    let (low, high) = limits(&q.output)?;
+    let (body, shortcut) = (q.body.scale / q.output.scale, q.shortcut.scale / q.output.scale);
+    let (_, exponent) = libm::frexpf(body.max(shortcut));
+    let shift = 20 - (exponent - 1);
+    if !(1..=40).contains(&shift) {
+        return Err(spec_error("", format!("an int8 sum whose scales differ too much ({body}, {shortcut})")));
+    }
+    let multiply = |ratio: f32| libm::rint(f64::from(ratio) * libm::exp2(f64::from(shift))) as i32;
+    Ok(Fixed {
+        multiply_src: multiply(shortcut),
+        multiply_dst: multiply(body),
+        shift: shift as u32,
+        low: low as i32,
+        high: high as i32,
+    })
+}
+
+/// A tensor of a given shape.
+pub(crate) fn tensor<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<TensorView<'t>, BuildError> {
+    let view = tensors.tensor(name).ok_or_else(|| BuildError::MissingTensor(name.to_string()))?;
+    let bytes = shape.iter().try_fold(view.dtype.size(), |n, &s| n.checked_mul(s));
+    if view.shape != shape || bytes != Some(view.bytes.len()) {
+        return Err(BuildError::TensorMismatch {
+            name: name.to_string(),
+            expected: format!("{shape:?}"),
+            found: format!("{:?} of {:?} in {} bytes", view.shape, view.dtype, view.bytes.len()),
+        });
+    }
+    Ok(view)
+}
+
+/// All elements of a tensor.
+pub(crate) fn read(view: &TensorView<'_>) -> Vec<f32> {
+    match view.as_f32() {
+        Some(values) => values.to_vec(),
+        None => (0..view.len()).map(|i| view.get(i)).collect(),
+    }
+}
+
+/// A weight, where it lies if possible.
+fn weight<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Cow<'t, [f32]>, BuildError> {
+    let view = tensor(tensors, name, shape)?;
+    if view.dtype == Dtype::F32 && cfg!(target_endian = "little") {
+        if let Ok(values) = bytemuck::try_cast_slice(view.bytes) {
+            return Ok(Cow::Borrowed(values));
+        }
+    }
+    Ok(Cow::Owned(read(&view)))
+}
+
+/// How the values of a weight lie: index = column's first + tap * `tap` + channel * `channel`.
+struct Strides {
+    taps: usize,
+    channels: usize,
+    tap: usize,
+    channel: usize,
+}

@@ -1,0 +1,266 @@
+//! A codec's encoder and decoder: a chain and the quantizer.
+
+use alloc::{format, vec, vec::Vec};
+
+use super::chain::{Chain, ChainState};
+use crate::{
+    BuildError, RunError,
+    kernel::Compute,
+    quantizer::Quantizer,
+    spec::{CodecSpec, SPEC_VERSION},
+    weights::Tensors,
+};
+
+/// Samples to codes. Immutable; every signal has an [`EncoderState`].
+#[derive(Debug)]
+pub struct Encoder {
+    chain: Chain,
+    quantizer: Quantizer,
+    channels: usize,
+    hop: usize,
+}
+
+/// What an encoder remembers of a signal.
+#[derive(Debug)]
+pub struct EncoderState {
+    chain: ChainState,
+    scratch: Vec<f32>,
+    codebooks: usize,
+    beam: usize,
+}
+
+/// Codes to samples. Immutable; every signal has a [`DecoderState`].
+#[derive(Debug)]
+pub struct Decoder {
+    chain: Chain,
+    quantizer: Quantizer,
+    channels: usize,
+    hop: usize,
+}
+
+/// What a decoder remembers of a signal.
+#[derive(Debug)]
+pub struct DecoderState {
+    chain: ChainState,
+    latent: Vec<f32>,
+    scratch: Vec<f32>,
+    codebooks: usize,
+}
+
+fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> Result<(), BuildError> {
+    if spec.version != SPEC_VERSION {
+        return Err(BuildError::Spec(format!(
+            "schema version {}; this build reads {SPEC_VERSION}: update `codec`",
+            spec.version
+        )));
+    }
+    let latent = spec.latent as usize;
+    if quantizer.dim() != latent || end != latent {
+        return Err(BuildError::Spec(format!(
+            "the latent has {latent} channels, the network's end {end}, the quantizer {}",
+            quantizer.dim()
+        )));
+    }
+    if chain.plan().whole.is_none() && spec.hop == 0 {
+        return Err(BuildError::Spec("a hop of 0".into()));
+    }
+    Ok(())
+}
+
+fn check_codebooks(asked: usize, quantizer: &Quantizer) -> Result<(), RunError> {
+    let available = quantizer.codebooks();
+    if asked == 0 || asked > available { Err(RunError::Codebooks { asked, available }) } else { Ok(()) }
+}
+
+impl Encoder {
+    /// Plans the encoder of `spec` and packs its weights.
+    ///
+    /// # Errors
+    /// The spec is inconsistent or has no encoder, or a tensor is missing or of another shape.
+    pub fn new(spec: &CodecSpec, tensors: &dyn Tensors) -> Result<Self, BuildError> {
+        let Some(layers) = &spec.encoder else {
+            return Err(BuildError::Spec(format!("`{}` has no encoder: it only decodes", spec.name)));
+        };
+        let chain = Chain::new(layers, spec.channels as usize, tensors)?;
+        let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
+        check(spec, &quantizer, &chain, chain.output_channels())?;
+        let (up, down) = chain.plan().rate;
+        if up != 1 || down != u64::from(spec.hop) {
+            return Err(BuildError::Spec(format!(
+                "a hop of {} samples, but the encoder gives {up} frames for {down}",
+                spec.hop
+            )));
+        }
+        Ok(Self { chain, quantizer, channels: spec.channels as usize, hop: spec.hop as usize })
+    }
+
+    /// The network.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The quantizer.
+    pub fn quantizer(&self) -> &Quantizer {
+        &self.quantizer
+    }
+
+    /// State for one signal. `frames` is how much one step may bring, in hops; `beam` is the width of the
+    /// codebook search (1: greedy).
+    ///
+    /// # Errors
+    /// `codebooks` is 0 or more than there are.
+    pub fn state(&self, frames: usize, codebooks: usize, beam: usize) -> Result<EncoderState, RunError> {
+        check_codebooks(codebooks, &self.quantizer)?;
+        let chain = self.chain.state(frames.max(1).saturating_mul(self.hop));
+        let scratch = vec![0.0; self.quantizer.scratch_len(self.chain.max_output_rows(chain.max_rows()), beam)];
+        Ok(EncoderState { chain, scratch, codebooks, beam })
+    }
+
+    /// Frames that a step of `samples` samples (a channel) can give, at most.
+    pub fn max_frames(&self, samples: usize) -> usize {
+        self.chain.max_output_rows(samples)
+    }
+
+    /// Encodes interleaved samples, at most as many as the state was made for; `finish` ends the signal.
+    /// Returns the number of frames written to `codes`, frame-major `[frames, codebooks]`.
+    ///
+    /// # Errors
+    /// A sample is not finite, `codes` is too short (see [`Encoder::max_frames`]), or the signal has ended.
+    pub fn step(
+        &self,
+        cx: Compute<'_>,
+        state: &mut EncoderState,
+        pcm: &[f32],
+        finish: bool,
+        codes: &mut [u16],
+    ) -> Result<usize, RunError> {
+        if let Some(index) = pcm.iter().position(|v| !v.is_finite()) {
+            return Err(RunError::NotFinite { index });
+        }
+        if pcm.len() % self.channels != 0 {
+            return Err(RunError::BufferTooShort { needed: pcm.len().next_multiple_of(self.channels), got: pcm.len() });
+        }
+        let needed = self.max_frames(pcm.len() / self.channels).saturating_mul(state.codebooks);
+        if codes.len() < needed {
+            return Err(RunError::BufferTooShort { needed, got: codes.len() });
+        }
+        let latent = self.chain.step(cx, &mut state.chain, pcm, finish)?;
+        let frames = latent.len() / self.chain.output_channels();
+        let codes = codes.get_mut(..frames * state.codebooks).ok_or(RunError::Internal("more frames than planned"))?;
+        self.quantizer.encode(cx, latent, state.codebooks, state.beam, codes, &mut state.scratch)?;
+        Ok(frames)
+    }
+}
+
+impl EncoderState {
+    /// Forgets the signal.
+    pub fn reset(&mut self) {
+        self.chain.reset();
+    }
+
+    /// Codes a frame.
+    pub fn codebooks(&self) -> usize {
+        self.codebooks
+    }
+
+    /// Samples (a channel) that a step may bring.
+    pub fn max_samples(&self) -> usize {
+        self.chain.max_rows()
+    }
+}
+
+impl Decoder {
+    /// Plans the decoder of `spec` and packs its weights.
+    ///
+    /// # Errors
+    /// The spec is inconsistent or has no decoder, or a tensor is missing or of another shape.
+    pub fn new(spec: &CodecSpec, tensors: &dyn Tensors) -> Result<Self, BuildError> {
+        let Some(layers) = &spec.decoder else {
+            return Err(BuildError::Spec(format!("`{}` has no decoder: it only encodes", spec.name)));
+        };
+        let chain = Chain::new(layers, spec.latent as usize, tensors)?;
+        let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
+        check(spec, &quantizer, &chain, spec.latent as usize)?;
+        let (up, down) = chain.plan().rate;
+        if down != 1 || up != u64::from(spec.hop) || chain.output_channels() != spec.channels as usize {
+            return Err(BuildError::Spec(format!(
+                "a hop of {} samples in {} channels, but the decoder gives {up}/{down} samples a frame in {}",
+                spec.hop,
+                spec.channels,
+                chain.output_channels()
+            )));
+        }
+        Ok(Self { chain, quantizer, channels: spec.channels as usize, hop: spec.hop as usize })
+    }
+
+    /// The network.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The quantizer.
+    pub fn quantizer(&self) -> &Quantizer {
+        &self.quantizer
+    }
+
+    /// State for one signal whose steps bring at most `frames` frames of `codebooks` codes.
+    ///
+    /// # Errors
+    /// `codebooks` is 0 or more than there are.
+    pub fn state(&self, frames: usize, codebooks: usize) -> Result<DecoderState, RunError> {
+        check_codebooks(codebooks, &self.quantizer)?;
+        let frames = frames.max(1);
+        Ok(DecoderState {
+            chain: self.chain.state(frames),
+            latent: vec![0.0; frames.saturating_mul(self.quantizer.dim())],
+            scratch: vec![0.0; self.quantizer.scratch_len(frames, 1)],
+            codebooks,
+        })
+    }
+
+    /// Samples that one frame stands for.
+    pub fn hop(&self) -> usize {
+        self.hop
+    }
+
+    /// Audio channels.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Decodes frames of codes, frame-major `[frames, codebooks]`, at most as many as the state was made for;
+    /// `finish` ends the signal. Returns interleaved samples.
+    ///
+    /// # Errors
+    /// A code is out of range, there are more frames than planned, or the signal has ended.
+    pub fn step<'s>(
+        &self,
+        cx: Compute<'_>,
+        state: &'s mut DecoderState,
+        codes: &[u16],
+        finish: bool,
+    ) -> Result<&'s [f32], RunError> {
+        let frames = codes.len() / state.codebooks;
+        let too_long = RunError::TooLong { planned: state.chain.max_rows() };
+        let latent = state.latent.get_mut(..frames * self.quantizer.dim()).ok_or(too_long)?;
+        self.quantizer.decode(cx, codes, frames, state.codebooks, latent, &mut state.scratch)?;
+        self.chain.step(cx, &mut state.chain, latent, finish)
+    }
+}
+
+impl DecoderState {
+    /// Forgets the signal.
+    pub fn reset(&mut self) {
+        self.chain.reset();
+    }
+
+    /// Codes a frame.
+    pub fn codebooks(&self) -> usize {
+        self.codebooks
+    }
+
+    /// Frames that a step may bring.
+    pub fn max_frames(&self) -> usize {
+        self.chain.max_rows()
+    }
+}

@@ -1,0 +1,145 @@
+//! Overlapping segments ([`crate::spec::Framing::Segments`]): cutting, loudness, cross-fade.
+
+use alloc::vec::Vec;
+
+/// Cuts a signal into segments of `length` samples that start every `stride` samples.
+#[derive(Clone, Debug)]
+pub struct Segmented {
+    channels: usize,
+    length: usize,
+    stride: usize,
+    /// Interleaved samples from the start of the next segment on.
+    pending: Vec<f32>,
+    /// Samples (a channel) of the next segment's start that are still to come, where segments leave gaps.
+    gap: usize,
+}
+
+impl Segmented {
+    /// For interleaved signals of `channels` channels; `stride` is at least 1.
+    pub fn new(channels: usize, length: usize, stride: usize) -> Self {
+        Self { channels, length, stride: stride.max(1), pending: Vec::new(), gap: 0 }
+    }
+
+    /// Adds samples and calls `each` with every segment that is whole now.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn push<E>(&mut self, mut pcm: &[f32], mut each: impl FnMut(&[f32]) -> Result<(), E>) -> Result<(), E> {
+        let full = self.length * self.channels;
+        loop {
+            let skip = (self.gap * self.channels).min(pcm.len());
+            self.gap -= skip / self.channels;
+            let (_, rest) = pcm.split_at(skip);
+            let (now, rest) = rest.split_at(rest.len().min(full.saturating_sub(self.pending.len())));
+            self.pending.extend_from_slice(now);
+            pcm = rest;
+            // A whole segment may still be followed by nothing: the next one exists only if samples lie past its start.
+            if self.pending.len() < full {
+                return Ok(());
+            }
+            each(&self.pending)?;
+            self.advance();
+            if pcm.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn advance(&mut self) {
+        let step = self.stride * self.channels;
+        self.gap = step.saturating_sub(self.pending.len()) / self.channels;
+        self.pending.drain(..step.min(self.pending.len()));
+    }
+
+    /// Ends the signal: the segments that start before its end, however short.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn finish<E>(&mut self, mut each: impl FnMut(&[f32]) -> Result<(), E>) -> Result<(), E> {
+        while !self.pending.is_empty() {
+            each(&self.pending)?;
+            self.advance();
+        }
+        self.gap = 0;
+        Ok(())
+    }
+
+    /// Forgets the signal.
+    pub fn reset(&mut self) {
+        self.pending.clear();
+        self.gap = 0;
+    }
+}
+
+/// Divides a segment by its loudness, `1e-8 +` root mean square of the channels' mean, and returns that.
+pub fn normalize(segment: &mut [f32], channels: usize) -> f32 {
+    let rows = segment.len() / channels.max(1);
+    let power: f64 = segment
+        .chunks_exact(channels.max(1))
+        .map(|row| {
+            let mono = row.iter().map(|&v| f64::from(v)).sum::<f64>() / channels as f64;
+            mono * mono
+        })
+        .sum();
+    let scale = (1e-8 + libm::sqrt(power / rows.max(1) as f64)) as f32;
+    for v in segment {
+        *v /= scale;
+    }
+    scale
+}
+
+/// Joins decoded segments by a triangular cross-fade whose shape follows the first segment's length
+/// (EnCodec's `_linear_overlap_add`).
+#[derive(Clone, Debug)]
+pub struct Crossfade {
+    channels: usize,
+    stride: usize,
+    /// Length of the first segment.
+    first: Option<usize>,
+    /// Weighted samples that later segments may still add to, and the sums of the weights.
+    sum: Vec<f32>,
+    weight: Vec<f32>,
+}
+
+impl Crossfade {
+    /// For interleaved segments of `channels` channels that start every `stride` samples.
+    pub fn new(channels: usize, stride: usize) -> Self {
+        Self { channels, stride: stride.max(1), first: None, sum: Vec::new(), weight: Vec::new() }
+    }
+
+    /// Adds the next segment, multiplied by `scale`, and appends to `out` what no later one reaches.
+    pub fn push(&mut self, segment: &[f32], scale: f32, out: &mut Vec<f32>) {
+        if self.first.is_some() {
+            self.emit(self.stride, out);
+        }
+        let rows = segment.len() / self.channels;
+        let first = *self.first.get_or_insert(rows);
+        if self.weight.len() < rows {
+            self.weight.resize(rows, 0.0);
+            self.sum.resize(rows * self.channels, 0.0);
+        }
+        let sums = self.sum.chunks_exact_mut(self.channels).zip(&mut self.weight);
+        for (i, (row, (sum, weight))) in segment.chunks_exact(self.channels).zip(sums).enumerate() {
+            let w = 0.5 - libm::fabsf((i + 1) as f32 / (first + 1) as f32 - 0.5);
+            *weight += w;
+            for (s, v) in sum.iter_mut().zip(row) {
+                *s += w * (v * scale);
+            }
+        }
+    }
+
+    /// Ends the signal.
+    pub fn finish(&mut self, out: &mut Vec<f32>) {
+        self.emit(usize::MAX, out);
+        self.first = None;
+    }
+
+    fn emit(&mut self, rows: usize, out: &mut Vec<f32>) {
+        let rows = rows.min(self.weight.len());
+        for (row, w) in self.sum.chunks_exact(self.channels).zip(&self.weight).take(rows) {
+            out.extend(row.iter().map(|v| if *w > 0.0 { v / w } else { 0.0 }));
+        }
+        self.sum.drain(..rows * self.channels);
+        self.weight.drain(..rows);
+    }
+}

@@ -1,0 +1,403 @@
+//! The flat form of a quantizer and its run.
+
+use super::beam;
+use super::fsq::Fsq;
+use super::lfq::Lfq;
+use super::mvq::Mvq;
+use super::random::Random;
+use super::rows::{Dense, Matrix, Run, take};
+use super::vq::Book;
+use crate::RunError;
+use crate::kernel::Compute;
+use crate::spec::ResidualRounding;
+
+/// Frames that are worked on at once: enough for the matrix kernel, little enough for the cache.
+const BLOCK: usize = 64;
+
+/// A range of the next table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// Columns of the latent, perhaps projected, that chains work in. Spaces may share columns of the latent;
+/// each then quantises the latent itself, and what they decode adds up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    /// First column of the latent.
+    pub column: usize,
+    /// Columns of the latent.
+    pub outer: usize,
+    /// Columns inside.
+    pub width: usize,
+    pub project_in: Option<Dense>,
+    pub project_out: Option<Dense>,
+    pub chains: Span,
+}
+
+/// Columns of a space that share a residual, and the steps that take from it, in order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    /// First column of the space.
+    pub column: usize,
+    pub width: usize,
+    pub steps: Span,
+}
+
+/// One elementary quantizer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// First column of the space.
+    pub column: usize,
+    pub width: usize,
+    /// Channels after `project_in`.
+    pub inner: usize,
+    pub project_in: Option<Dense>,
+    pub project_out: Option<Dense>,
+    /// How the residual is rounded after this step.
+    pub rounding: ResidualRounding,
+    /// Index of its first code in a frame.
+    pub code: usize,
+    /// Codes that it makes.
+    pub codes: usize,
+    /// Whether its codes have a way back to its columns.
+    pub decodes: bool,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Vq(Vq),
+    Fsq(Fsq),
+    Lfq(Lfq),
+    Random(Random),
+    Mvq(Mvq),
+}
+
+/// A codebook as a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vq {
+    /// What the published search goes by.
+    pub search: Book,
+    /// The entries as stored, scored by how near the *decoded* (projected) entry is to the residual. The
+    /// residual meets them through `back`.
+    pub entries: Book,
+    /// The transpose of `project_out`, less its bias.
+    pub back: Option<Dense>,
+}
+
+/// Codes of a step, written by row. Those past the codebooks in use are dropped.
+pub(super) struct CodesMut<'a> {
+    pub data: &'a mut [u16],
+    /// Codes of a frame.
+    pub count: usize,
+    /// The step's first.
+    pub code: usize,
+}
+
+impl CodesMut<'_> {
+    pub fn set(&mut self, row: usize, index: usize, code: usize) {
+        let index = self.code + index;
+        if index < self.count {
+            self.data[row * self.count + index] = code as u16;
+        }
+    }
+}
+
+/// Codes of a step, read by row.
+#[derive(Clone, Copy)]
+pub(super) struct CodesRef<'a> {
+    pub data: &'a [u16],
+    /// The first codebook there.
+    pub first: usize,
+    /// Codes of a frame.
+    pub count: usize,
+    /// The step's first.
+    pub code: usize,
+}
+
+impl CodesRef<'_> {
+    /// `None` where the codebook is not in use.
+    pub fn get(&self, row: usize, index: usize) -> Option<usize> {
+        let index = (self.code + index).checked_sub(self.first).filter(|i| *i < self.count)?;
+        Some(usize::from(self.data[row * self.count + index]))
+    }
+}
+
+impl Step {
+    fn in_use(&self, first: usize, count: usize) -> bool {
+        self.code < first + count && first < self.code + self.codes
+    }
+
+    /// `[rows, inner]`: the columns, projected.
+    fn enter(&self, run: Run<'_>, x: Matrix<'_>, inner: &mut [f32]) -> Result<(), RunError> {
+        match self.project_in {
+            Some(dense) => dense.apply(run, x, inner),
+            None => {
+                x.copy_to(inner);
+                Ok(())
+            }
+        }
+    }
+
+    fn scratch_len(&self, rows: usize) -> usize {
+        match &self.kind {
+            Kind::Vq(vq) => vq.search.scratch_len(rows),
+            Kind::Fsq(_) | Kind::Lfq(_) => 0,
+            Kind::Random(random) => random.scratch_len(rows),
+            Kind::Mvq(mvq) => mvq.scratch_len(rows),
+        }
+    }
+
+    /// Codes of `inner`, which is used up.
+    fn encode(
+        &self,
+        run: Run<'_>,
+        inner: &mut [f32],
+        scratch: &mut [f32],
+        codes: &mut CodesMut<'_>,
+    ) -> Result<(), RunError> {
+        match &self.kind {
+            Kind::Vq(vq) => vq.search.search(run, inner, scratch, |t, entry| codes.set(t, 0, entry)),
+            Kind::Fsq(fsq) => {
+                fsq.encode(run, inner, codes);
+                Ok(())
+            }
+            Kind::Lfq(lfq) => {
+                lfq.encode(inner, codes);
+                Ok(())
+            }
+            Kind::Random(random) => random.encode(run, inner, scratch, codes),
+            Kind::Mvq(mvq) => mvq.encode(run, inner, scratch, codes),
+        }
+    }
+
+    /// Codes to `outer`, `[rows, width]`, by way of `inner`.
+    fn decode(&self, run: Run<'_>, codes: CodesRef<'_>, inner: &mut [f32], outer: &mut [f32]) -> Result<(), RunError> {
+        let rows = outer.len() / self.width;
+        match &self.kind {
+            Kind::Vq(vq) => {
+                for (t, row) in inner.chunks_exact_mut(self.inner).enumerate() {
+                    if let Some(code) = codes.get(t, 0) {
+                        vq.entries.fold_entry(run.data, code, row, |_, e| e);
+                    }
+                }
+            }
+            Kind::Fsq(fsq) => fsq.decode(run, codes, inner),
+            Kind::Lfq(lfq) => lfq.decode(codes, inner),
+            Kind::Mvq(mvq) => mvq.decode(run, codes, inner),
+            Kind::Random(_) => return Err(RunError::Unsupported("a random projection has no inverse")),
+        }
+        self.leave(run, inner, rows, outer)
+    }
+
+    /// `outer`, `[rows, width]`: what was decoded, projected back.
+    pub fn leave(&self, run: Run<'_>, inner: &[f32], rows: usize, outer: &mut [f32]) -> Result<(), RunError> {
+        match self.project_out {
+            Some(dense) => dense.apply(run, Matrix::contiguous(inner, rows, self.inner), outer),
+            None => {
+                outer.copy_from_slice(inner);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes `entry` off a row of residual.
+    pub fn subtract(&self, residual: &mut [f32], entry: &[f32]) {
+        let pairs = residual.iter_mut().zip(entry);
+        match self.rounding {
+            ResidualRounding::Plain => pairs.for_each(|(r, e)| *r -= e),
+            ResidualRounding::StraightThrough => pairs.for_each(|(r, e)| *r -= *r + (e - *r)),
+        }
+    }
+}
+
+/// A built quantizer, borrowed.
+#[derive(Clone, Copy)]
+pub(super) struct Program<'a> {
+    pub dim: usize,
+    pub spaces: &'a [Space],
+    pub chains: &'a [Chain],
+    pub steps: &'a [Step],
+    pub data: &'a [f32],
+}
+
+/// How scratch memory is shared out for a block.
+struct Layout {
+    space: usize,
+    inner: usize,
+    outer: usize,
+    rest: usize,
+}
+
+impl Program<'_> {
+    fn block(frames: usize, beam: usize) -> usize {
+        frames.min(BLOCK / beam).max(1)
+    }
+
+    fn layout(&self, rows: usize, beam: usize) -> Layout {
+        let most = |values: &mut dyn Iterator<Item = usize>| values.max().unwrap_or(0);
+        let beams = match beam {
+            1 => 0,
+            _ => most(&mut self.chains.iter().map(|chain| beam::scratch_len(self.chain_steps(chain), rows, beam))),
+        };
+        Layout {
+            space: rows * most(&mut self.spaces.iter().map(|s| s.width)),
+            inner: rows * most(&mut self.steps.iter().map(|s| s.inner)),
+            outer: rows * most(&mut self.steps.iter().map(|s| s.width).chain(self.spaces.iter().map(|s| s.outer))),
+            rest: most(&mut self.steps.iter().map(|s| s.scratch_len(rows))).max(beams),
+        }
+    }
+
+    pub fn scratch_len(&self, frames: usize, beam: usize) -> usize {
+        let Layout { space, inner, outer, rest } = self.layout(Self::block(frames, beam), beam);
+        space + inner + outer + rest
+    }
+
+    fn chain_steps(&self, chain: &Chain) -> &[Step] {
+        &self.steps[chain.steps.start..chain.steps.end]
+    }
+
+    fn space_chains(&self, space: &Space) -> &[Chain] {
+        &self.chains[space.chains.start..space.chains.end]
+    }
+
+    fn space_in_use(&self, space: &Space, first: usize, count: usize) -> bool {
+        self.space_chains(space).iter().any(|c| self.chain_steps(c).iter().any(|s| s.in_use(first, count)))
+    }
+
+    /// `latents` is whole frames, and every buffer is long enough.
+    pub fn encode(
+        &self,
+        cx: Compute<'_>,
+        latents: &[f32],
+        codebooks: usize,
+        beam: usize,
+        codes: &mut [u16],
+        scratch: &mut [f32],
+    ) -> Result<(), RunError> {
+        let run = Run { cx, data: self.data };
+        let block = Self::block(latents.len() / self.dim, beam);
+        for (x, codes) in latents.chunks(block * self.dim).zip(codes.chunks_mut(block * codebooks)) {
+            let rows = x.len() / self.dim;
+            let layout = self.layout(rows, beam);
+            let mut rest = &mut scratch[..];
+            let residual = take(&mut rest, layout.space);
+            let work = take(&mut rest, layout.inner + layout.outer + layout.rest);
+            for space in self.spaces.iter().filter(|s| self.space_in_use(s, 0, codebooks)) {
+                let residual = &mut residual[..rows * space.width];
+                let columns = Matrix { data: x, origin: space.column, stride: self.dim, rows, width: space.outer };
+                match space.project_in {
+                    Some(dense) => dense.apply(run, columns, residual)?,
+                    None => columns.copy_to(residual),
+                }
+                for chain in self.space_chains(space) {
+                    self.encode_chain(run, space, chain, &layout, residual, codebooks, beam, codes, work)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn encode_chain(
+        &self,
+        run: Run<'_>,
+        space: &Space,
+        chain: &Chain,
+        layout: &Layout,
+        residual: &mut [f32],
+        codebooks: usize,
+        beam: usize,
+        codes: &mut [u16],
+        mut work: &mut [f32],
+    ) -> Result<(), RunError> {
+        let rows = residual.len() / space.width;
+        let inner = take(&mut work, layout.inner);
+        let outer = take(&mut work, layout.outer);
+        let steps = self.chain_steps(chain);
+        let searched = beam > 1 && beam::applies(steps);
+        let steps = &steps[..steps.partition_point(|s| s.in_use(0, codebooks))];
+        if searched {
+            let start = Matrix { data: residual, origin: chain.column, stride: space.width, rows, width: chain.width };
+            beam::begin(start, &mut *work);
+        }
+        for (i, step) in steps.iter().enumerate() {
+            let inner = &mut inner[..rows * step.inner];
+            let outer = &mut outer[..rows * step.width];
+            let x = Matrix { data: residual, origin: step.column, stride: space.width, rows, width: step.width };
+            step.enter(run, x, inner)?;
+            // The beam keeps its start where a search has its scores.
+            let scores = if searched { beam::after_start(&mut *work, rows, chain.width) } else { &mut *work };
+            step.encode(run, inner, scores, &mut CodesMut { data: codes, count: codebooks, code: step.code })?;
+            if i + 1 < steps.len() || searched {
+                let made = CodesRef { data: codes, first: 0, count: codebooks, code: step.code };
+                step.decode(run, made, inner, outer)?;
+                for (row, entry) in residual.chunks_exact_mut(space.width).zip(outer.chunks_exact(step.width)) {
+                    step.subtract(&mut row[step.column..][..step.width], entry);
+                }
+            }
+        }
+        if searched {
+            let end = Matrix { data: residual, origin: chain.column, stride: space.width, rows, width: chain.width };
+            beam::improve(run, steps, chain, beam, end, codes, codebooks, work)?;
+        }
+        Ok(())
+    }
+
+    /// Codes are in range, and every buffer is long enough.
+    #[allow(clippy::too_many_arguments)]
+    pub fn decode(
+        &self,
+        cx: Compute<'_>,
+        codes: &[u16],
+        frames: usize,
+        first: usize,
+        count: usize,
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<(), RunError> {
+        let run = Run { cx, data: self.data };
+        let block = Self::block(frames, 1);
+        let out = &mut out[..frames * self.dim];
+        for (y, codes) in out.chunks_mut(block * self.dim).zip(codes.chunks(block * count)) {
+            let rows = y.len() / self.dim;
+            let layout = self.layout(rows, 1);
+            let mut rest = &mut scratch[..];
+            let sum = take(&mut rest, layout.space);
+            let inner = take(&mut rest, layout.inner);
+            let outer = take(&mut rest, layout.outer);
+            y.fill(0.0);
+            for space in self.spaces.iter().filter(|s| self.space_in_use(s, first, count)) {
+                let sum = &mut sum[..rows * space.width];
+                sum.fill(0.0);
+                for step in self.space_chains(space).iter().flat_map(|chain| self.chain_steps(chain)) {
+                    if !step.in_use(first, count) {
+                        continue;
+                    }
+                    let outer = &mut outer[..rows * step.width];
+                    let inner = &mut inner[..rows * step.inner];
+                    step.decode(run, CodesRef { data: codes, first, count, code: step.code }, inner, outer)?;
+                    add(sum, space.width, step.column, outer, step.width);
+                }
+                match space.project_out {
+                    Some(dense) => {
+                        let outer = &mut outer[..rows * space.outer];
+                        dense.apply(run, Matrix::contiguous(sum, rows, space.width), outer)?;
+                        add(y, self.dim, space.column, outer, space.outer);
+                    }
+                    None => add(y, self.dim, space.column, sum, space.width),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds rows of `width` to the columns from `column` on of rows of `stride`.
+fn add(to: &mut [f32], stride: usize, column: usize, x: &[f32], width: usize) {
+    for (to, x) in to.chunks_exact_mut(stride).zip(x.chunks_exact(width)) {
+        to[column..].iter_mut().zip(x).for_each(|(to, x)| *to += x);
+    }
+}

@@ -1,0 +1,262 @@
+//! A loaded model.
+
+use std::{path::Path, sync::OnceLock};
+
+use codec_core::{
+    BuildError,
+    kernel::Isa,
+    pipeline::{self, ChainPlan},
+    quantizer::Quantizer,
+    spec::{CodecSpec, Framing},
+};
+use serde::Serialize;
+
+use crate::{
+    Codes, Decoder, Encoder, Error,
+    model_file::{Fingerprint, ModelFile},
+};
+
+/// A model file, mapped. Encoder and decoder are planned when first used, and shared by every signal.
+#[derive(Debug)]
+pub struct Model {
+    file: ModelFile,
+    encoder: OnceLock<Result<pipeline::Encoder, BuildError>>,
+    decoder: OnceLock<Result<pipeline::Decoder, BuildError>>,
+}
+
+/// How to code a signal.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Codes a frame; `None` for all that the model has.
+    pub codebooks: Option<usize>,
+    /// Width of the codebook search over residual stages; 1 is the greedy search.
+    pub beam: usize,
+    /// Threads for one signal; 0 for as many as the machine has. Results do not depend on it.
+    pub threads: usize,
+    /// Instruction set. Results do not depend on it.
+    pub isa: Isa,
+    /// Bytes that a model which needs the whole signal may take.
+    pub max_memory: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { codebooks: None, beam: 1, threads: 1, isa: Isa::detect(), max_memory: 4 << 30 }
+    }
+}
+
+impl Model {
+    /// Opens a model file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no model file, or its spec is of a version that this build does not know.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self { file: ModelFile::open(path.as_ref())?, encoder: OnceLock::new(), decoder: OnceLock::new() })
+    }
+
+    /// What the codec is.
+    pub fn spec(&self) -> &CodecSpec {
+        self.file.spec()
+    }
+
+    /// What identifies spec and weights.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.file.fingerprint()
+    }
+
+    /// The file, with its licence and provenance.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// The planned encoder.
+    ///
+    /// # Errors
+    /// The model has none, or its spec and tensors do not fit.
+    pub fn encoder_plan(&self) -> Result<&pipeline::Encoder, Error> {
+        let built = self.encoder.get_or_init(|| pipeline::Encoder::new(self.spec(), &self.file));
+        built.as_ref().map_err(|e| e.clone().into())
+    }
+
+    /// The planned decoder.
+    ///
+    /// # Errors
+    /// The model has none, or its spec and tensors do not fit.
+    pub fn decoder_plan(&self) -> Result<&pipeline::Decoder, Error> {
+        let built = self.decoder.get_or_init(|| pipeline::Decoder::new(self.spec(), &self.file));
+        built.as_ref().map_err(|e| e.clone().into())
+    }
+
+    /// An encoder for one signal.
+    ///
+    /// # Errors
+    /// Those of [`Model::encoder_plan`]; a number of codebooks that the model does not have.
+    pub fn encoder(&self, options: &Options) -> Result<Encoder<'_>, Error> {
+        Encoder::new(self, options)
+    }
+
+    /// A decoder for one signal of `options.codebooks` codes a frame.
+    ///
+    /// # Errors
+    /// Those of [`Model::decoder_plan`]; a number of codebooks that the model does not have.
+    pub fn decoder(&self, options: &Options) -> Result<Decoder<'_>, Error> {
+        Decoder::new(self, options)
+    }
+
+    /// Encodes a whole signal, interleaved.
+    ///
+    /// # Errors
+    /// Those of [`Model::encoder`] and [`Encoder::push`].
+    pub fn encode(&self, pcm: &[f32], options: &Options) -> Result<Codes, Error> {
+        let mut encoder = self.encoder(options)?;
+        let mut codes = Codes::new(encoder.codebooks());
+        encoder.push(pcm, &mut codes)?;
+        encoder.finish(&mut codes)?;
+        Ok(codes)
+    }
+
+    /// Decodes a whole signal to interleaved samples; `samples` (a channel) is the length that the signal had.
+    ///
+    /// # Errors
+    /// Those of [`Model::decoder`] and [`Decoder::push`].
+    pub fn decode(&self, codes: &Codes, samples: Option<u64>, options: &Options) -> Result<Vec<f32>, Error> {
+        let options = Options { codebooks: Some(codes.codebooks), ..options.clone() };
+        let mut decoder = self.decoder(&options)?;
+        let mut pcm = Vec::new();
+        decoder.push(codes, &mut pcm)?;
+        decoder.finish(&mut pcm)?;
+        if let Some(samples) = samples.and_then(|n| usize::try_from(n).ok()) {
+            pcm.resize(samples.saturating_mul(self.spec().channels as usize), 0.0);
+        }
+        Ok(pcm)
+    }
+
+    /// Frames a second.
+    pub fn frame_rate(&self) -> f64 {
+        f64::from(self.spec().sample_rate) / f64::from(self.spec().hop)
+    }
+
+    /// Everything that is known of the model before the first sample.
+    ///
+    /// # Errors
+    /// Spec and tensors do not fit.
+    pub fn info(&self) -> Result<ModelInfo, Error> {
+        let spec = self.spec();
+        let quantizer = Quantizer::new(&spec.quantizer, &self.file)?;
+        let part = |chain: &pipeline::Chain, rows_a_second: f64, rows: usize| {
+            let (state, workspace) = chain.memory(rows);
+            NetworkInfo {
+                mmac_per_second: chain.plan().macs_per_row * rows_a_second / 1e6,
+                streamable: chain.plan().whole.is_none(),
+                state_bytes: state,
+                workspace_bytes: workspace,
+                plan: chain.plan().clone(),
+            }
+        };
+        let encoder = match &spec.encoder {
+            None => None,
+            Some(_) => {
+                let chain = self.encoder_plan()?.chain();
+                Some(part(
+                    chain,
+                    f64::from(spec.sample_rate),
+                    crate::stream::chunk_frames(chain, spec, spec.hop as usize) * spec.hop as usize,
+                ))
+            }
+        };
+        let decoder = match &spec.decoder {
+            None => None,
+            Some(_) => {
+                let chain = self.decoder_plan()?.chain();
+                Some(part(chain, self.frame_rate(), crate::stream::chunk_frames(chain, spec, 1)))
+            }
+        };
+        let delay = |n: &Option<NetworkInfo>, hop: f64| n.as_ref().map_or(0.0, |n| n.plan.lookahead * hop);
+        let hop = f64::from(spec.hop);
+        let samples = hop + delay(&encoder, 1.0) + delay(&decoder, hop);
+        let choices = if spec.codebook_choices.is_empty() {
+            (1..=quantizer.codebooks()).collect()
+        } else {
+            spec.codebook_choices.iter().map(|&n| n as usize).collect::<Vec<_>>()
+        };
+        let streamable =
+            matches!(spec.framing, Framing::Stream) && [&encoder, &decoder].into_iter().flatten().all(|n| n.streamable);
+        Ok(ModelInfo {
+            name: spec.name.clone(),
+            fingerprint: self.fingerprint().to_string(),
+            sample_rate: spec.sample_rate,
+            channels: spec.channels,
+            hop: spec.hop,
+            frame_rate: self.frame_rate(),
+            framing: spec.framing.clone(),
+            codebook_sizes: quantizer.sizes().to_vec(),
+            bitrates: choices
+                .into_iter()
+                .map(|codebooks| Bitrate {
+                    codebooks,
+                    kbps: quantizer.bits_per_frame(codebooks) as f64 * self.frame_rate() / 1000.0,
+                })
+                .collect(),
+            streamable,
+            delay_ms: streamable.then(|| samples / f64::from(spec.sample_rate) * 1000.0),
+            encoder,
+            decoder,
+        })
+    }
+}
+
+/// What `codec info` says of a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelInfo {
+    /// Name of the codec.
+    pub name: String,
+    /// Hash of spec and tensors.
+    pub fingerprint: String,
+    /// Samples a second.
+    pub sample_rate: u32,
+    /// Audio channels.
+    pub channels: u32,
+    /// Samples a frame.
+    pub hop: u32,
+    /// Frames a second.
+    pub frame_rate: f64,
+    /// How long signals are cut.
+    pub framing: Framing,
+    /// Entries of every codebook.
+    pub codebook_sizes: Vec<u32>,
+    /// Bitrates of the codebook counts on offer.
+    pub bitrates: Vec<Bitrate>,
+    /// Whether encoder and decoder take a signal in pieces of any size.
+    pub streamable: bool,
+    /// Algorithmic delay: a hop, and what encoder and decoder look ahead.
+    pub delay_ms: Option<f64>,
+    /// The encoder, if there is one.
+    pub encoder: Option<NetworkInfo>,
+    /// The decoder, if there is one.
+    pub decoder: Option<NetworkInfo>,
+}
+
+/// A bitrate on offer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bitrate {
+    /// Codes a frame.
+    pub codebooks: usize,
+    /// Kilobits a second.
+    pub kbps: f64,
+}
+
+/// An encoder or decoder.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkInfo {
+    /// Millions of multiply-accumulates a second of audio.
+    pub mmac_per_second: f64,
+    /// Whether it takes a signal in pieces.
+    pub streamable: bool,
+    /// Bytes carried from piece to piece.
+    pub state_bytes: usize,
+    /// Bytes of scratch memory at the default size of a piece.
+    pub workspace_bytes: usize,
+    /// Layers, parameters, receptive field.
+    #[serde(flatten)]
+    pub plan: ChainPlan,
+}

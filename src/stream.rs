@@ -1,0 +1,401 @@
+//! Signals in pieces of any size: the engine's steps, segments, and models that need the whole signal.
+
+use codec_core::{
+    RunError,
+    pipeline::{self, Chain, Crossfade, Segmented, normalize},
+    spec::{CodecSpec, Framing},
+};
+
+use crate::{Codes, Error, Model, Options, Segment, threads::Threads};
+
+/// Scratch memory that one signal should stay under: small enough for caches, large enough that weights are
+/// not read too often.
+const WORKSPACE: usize = 24 << 20;
+
+/// Frames of one step: about a second, fewer where activations are large. `rows` is the chain's input rows a frame.
+pub(crate) fn chunk_frames(chain: &Chain, spec: &CodecSpec, rows: usize) -> usize {
+    let mut frames = (spec.sample_rate / spec.hop.max(1)).clamp(1, 128) as usize;
+    while frames > 8 && chain.memory(frames * rows).1 > WORKSPACE {
+        frames /= 2;
+    }
+    frames
+}
+
+/// Segment length and stride, if the model cuts signals.
+fn segments(spec: &CodecSpec) -> Option<(usize, usize, bool)> {
+    match spec.framing {
+        Framing::Stream => None,
+        Framing::Segments { length, stride, normalize } => Some((length as usize, stride as usize, normalize)),
+    }
+}
+
+/// What a whole signal may take.
+struct Limit {
+    model: String,
+    reason: String,
+    sample_rate: u32,
+    hop: usize,
+    bytes: u64,
+}
+
+impl Limit {
+    /// `rows` rows of input to a chain, each standing for `samples` samples.
+    fn check(&self, chain: &Chain, rows: usize, samples: usize) -> Result<(), Error> {
+        let (state, workspace) = chain.memory(rows);
+        let needed = state as u64 + workspace as u64 + (rows * samples * 8) as u64;
+        if needed <= self.bytes {
+            return Ok(());
+        }
+        Err(Error::Memory {
+            model: self.model.clone(),
+            reason: self.reason.clone(),
+            seconds: (rows * samples) as f64 / f64::from(self.sample_rate),
+            needed: needed >> 20,
+            allowed: self.bytes >> 20,
+        })
+    }
+}
+
+/// How the engine gets a signal.
+enum Mode<S> {
+    /// Step by step.
+    Steps(S),
+    /// All of it at the end.
+    Whole(Limit),
+    /// Segment by segment.
+    Segments(S),
+}
+
+/// Encodes one signal, given in pieces of any size.
+pub struct Encoder<'m> {
+    plan: &'m pipeline::Encoder,
+    threads: Threads,
+    mode: Mode<pipeline::EncoderState>,
+    splitter: Option<(Segmented, bool)>,
+    whole: Vec<f32>,
+    channels: usize,
+    codebooks: usize,
+    beam: usize,
+    codes: Vec<u16>,
+    samples: u64,
+    frames: u64,
+    hop: u64,
+}
+
+impl<'m> Encoder<'m> {
+    pub(crate) fn new(model: &'m Model, options: &Options) -> Result<Self, Error> {
+        let plan = model.encoder_plan()?;
+        let spec = model.spec();
+        let channels = spec.channels as usize;
+        let codebooks = options.codebooks.unwrap_or_else(|| plan.quantizer().codebooks());
+        let beam = options.beam.max(1);
+        let hop = spec.hop as usize;
+        let mut splitter = None;
+        let mode = match (segments(spec), &plan.chain().plan().whole) {
+            (Some((length, stride, normalize)), _) => {
+                splitter = Some((Segmented::new(channels, length, stride), normalize));
+                Mode::Segments(plan.state(length.div_ceil(hop), codebooks, beam)?)
+            }
+            (None, Some(reason)) => Mode::Whole(Limit {
+                model: spec.name.clone(),
+                reason: reason.clone(),
+                sample_rate: spec.sample_rate,
+                hop,
+                bytes: options.max_memory,
+            }),
+            (None, None) => Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, hop), codebooks, beam)?),
+        };
+        // A wrong number of codebooks is an error here and not at the end of the signal.
+        plan.state(1, codebooks, 1)?;
+        Ok(Self {
+            plan,
+            threads: Threads::new(options.threads, options.isa)?,
+            mode,
+            splitter,
+            whole: Vec::new(),
+            channels,
+            codebooks,
+            beam,
+            codes: Vec::new(),
+            samples: 0,
+            frames: 0,
+            hop: spec.hop.into(),
+        })
+    }
+
+    /// Codes a frame.
+    pub fn codebooks(&self) -> usize {
+        self.codebooks
+    }
+
+    /// Samples (a channel) of the finished signal that no frame stands for: published systems without padding drop
+    /// a last partial hop. They decode as silence.
+    pub fn uncoded_samples(&self) -> u64 {
+        self.samples.saturating_sub(self.frames.saturating_mul(self.hop))
+    }
+
+    /// Takes interleaved samples and appends the frames that are ready to `out`.
+    ///
+    /// # Errors
+    /// A sample is not finite, the samples do not fill the channels, the signal has ended, or a model that needs the
+    /// whole signal would need more memory than allowed.
+    pub fn push(&mut self, pcm: &[f32], out: &mut Codes) -> Result<(), Error> {
+        self.feed(pcm, false, out)
+    }
+
+    /// Ends the signal and appends its last frames to `out`.
+    ///
+    /// # Errors
+    /// As [`Encoder::push`].
+    pub fn finish(&mut self, out: &mut Codes) -> Result<(), Error> {
+        self.feed(&[], true, out)
+    }
+
+    /// Forgets the signal: the next samples start a new one.
+    pub fn reset(&mut self) {
+        match &mut self.mode {
+            Mode::Steps(state) | Mode::Segments(state) => state.reset(),
+            Mode::Whole(_) => self.whole.clear(),
+        }
+        if let Some((splitter, _)) = &mut self.splitter {
+            splitter.reset();
+        }
+        (self.samples, self.frames) = (0, 0);
+    }
+
+    fn feed(&mut self, pcm: &[f32], finish: bool, out: &mut Codes) -> Result<(), Error> {
+        if pcm.len() % self.channels != 0 {
+            let needed = pcm.len().next_multiple_of(self.channels);
+            return Err(RunError::BufferTooShort { needed, got: pcm.len() }.into());
+        }
+        if let Some(index) = pcm.iter().position(|v| !v.is_finite()) {
+            return Err(RunError::NotFinite { index: index + self.samples as usize * self.channels }.into());
+        }
+        out.codebooks = self.codebooks;
+        self.samples += (pcm.len() / self.channels) as u64;
+        let before = out.frames();
+        let (plan, channels, codebooks) = (self.plan, self.channels, self.codebooks);
+        let (codes, threads) = (&mut self.codes, &self.threads);
+        match &mut self.mode {
+            Mode::Steps(state) => threads.run(|cx| -> Result<(), Error> {
+                let chunk = state.max_samples() * channels;
+                let mut rest = pcm;
+                loop {
+                    let (now, later) = rest.split_at(chunk.min(rest.len()));
+                    rest = later;
+                    let last = finish && rest.is_empty();
+                    step(plan, cx, state, now, last, codes, out)?;
+                    if rest.is_empty() {
+                        return Ok(());
+                    }
+                }
+            })?,
+            Mode::Whole(limit) => {
+                let rows = (self.whole.len() + pcm.len()) / channels;
+                limit.check(plan.chain(), rows, 1)?;
+                self.whole.extend_from_slice(pcm);
+                if finish {
+                    let mut state = plan.state(rows.div_ceil(limit.hop), codebooks, self.beam)?;
+                    let whole = std::mem::take(&mut self.whole);
+                    threads.run(|cx| step(plan, cx, &mut state, &whole, true, codes, out))?;
+                }
+            }
+            Mode::Segments(state) => {
+                let Some((splitter, loud)) = &mut self.splitter else { return Ok(()) };
+                let mut each = |segment: &[f32]| -> Result<(), Error> {
+                    let mut segment = segment.to_vec();
+                    let scale = if *loud { normalize(&mut segment, channels) } else { 1.0 };
+                    let first = out.frames();
+                    state.reset();
+                    threads.run(|cx| step(plan, cx, state, &segment, true, codes, out))?;
+                    out.segments.push(Segment { frames: out.frames() - first, scale });
+                    Ok(())
+                };
+                splitter.push(pcm, &mut each)?;
+                if finish {
+                    splitter.finish(&mut each)?;
+                }
+            }
+        }
+        self.frames += (out.frames() - before) as u64;
+        Ok(())
+    }
+}
+
+fn step(
+    plan: &pipeline::Encoder,
+    cx: codec_core::kernel::Compute<'_>,
+    state: &mut pipeline::EncoderState,
+    pcm: &[f32],
+    finish: bool,
+    codes: &mut Vec<u16>,
+    out: &mut Codes,
+) -> Result<(), Error> {
+    let channels = plan.chain().input_channels();
+    codes.resize(plan.max_frames(pcm.len() / channels) * state.codebooks(), 0);
+    let frames = plan.step(cx, state, pcm, finish, codes)?;
+    out.data.extend(codes.iter().take(frames * state.codebooks()));
+    Ok(())
+}
+
+/// Decodes one signal, given in pieces of any size.
+pub struct Decoder<'m> {
+    plan: &'m pipeline::Decoder,
+    threads: Threads,
+    mode: Mode<pipeline::DecoderState>,
+    crossfade: Option<Crossfade>,
+    whole: Vec<u16>,
+    codebooks: usize,
+    segment_frames: usize,
+}
+
+impl<'m> Decoder<'m> {
+    pub(crate) fn new(model: &'m Model, options: &Options) -> Result<Self, Error> {
+        let plan = model.decoder_plan()?;
+        let spec = model.spec();
+        if !plan.quantizer().can_decode() {
+            return Err(
+                RunError::Unsupported("this model's quantizer has no inverse: its codes cannot be decoded").into()
+            );
+        }
+        let codebooks = options.codebooks.unwrap_or_else(|| plan.quantizer().codebooks());
+        let hop = spec.hop as usize;
+        let (mut crossfade, mut segment_frames) = (None, 0);
+        let mode = match (segments(spec), &plan.chain().plan().whole) {
+            (Some((length, stride, _)), _) => {
+                crossfade = Some(Crossfade::new(spec.channels as usize, stride));
+                segment_frames = length.div_ceil(hop);
+                Mode::Segments(plan.state(segment_frames, codebooks)?)
+            }
+            (None, Some(reason)) => Mode::Whole(Limit {
+                model: spec.name.clone(),
+                reason: reason.clone(),
+                sample_rate: spec.sample_rate,
+                hop,
+                bytes: options.max_memory,
+            }),
+            (None, None) => Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, 1), codebooks)?),
+        };
+        plan.state(1, codebooks)?;
+        let threads = Threads::new(options.threads, options.isa)?;
+        Ok(Self { plan, threads, mode, crossfade, whole: Vec::new(), codebooks, segment_frames })
+    }
+
+    /// Codes a frame.
+    pub fn codebooks(&self) -> usize {
+        self.codebooks
+    }
+
+    /// Takes frames and appends the samples (interleaved) that are ready to `out`. For a model that cuts the signal,
+    /// `codes` holds whole segments.
+    ///
+    /// # Errors
+    /// Codes out of range or of another number a frame, segments where there should be none or none where there
+    /// should be, the signal has ended, or a model that needs the whole signal would need more memory than allowed.
+    pub fn push(&mut self, codes: &Codes, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.feed(codes, false, out)
+    }
+
+    /// Ends the signal and appends its last samples to `out`.
+    ///
+    /// # Errors
+    /// As [`Decoder::push`].
+    pub fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.feed(&Codes::new(self.codebooks), true, out)
+    }
+
+    /// Forgets the signal: the next frames start a new one.
+    pub fn reset(&mut self) {
+        match &mut self.mode {
+            Mode::Steps(state) | Mode::Segments(state) => state.reset(),
+            Mode::Whole(_) => self.whole.clear(),
+        }
+        if let Some(crossfade) = &mut self.crossfade {
+            crossfade.finish(&mut Vec::new());
+        }
+    }
+
+    fn feed(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
+        if codes.codebooks != self.codebooks || codes.data.len() % self.codebooks != 0 {
+            return Err(Error::Codes(format!(
+                "{} codes of {} a frame, but the decoder was made for {} a frame",
+                codes.data.len(),
+                codes.codebooks,
+                self.codebooks
+            )));
+        }
+        let plan = self.plan;
+        match &mut self.mode {
+            Mode::Steps(state) => {
+                no_segments(codes)?;
+                let chunk = state.max_frames() * self.codebooks;
+                self.threads.run(|cx| -> Result<(), Error> {
+                    let mut rest = &codes.data[..];
+                    loop {
+                        let (now, later) = rest.split_at(chunk.min(rest.len()));
+                        rest = later;
+                        out.extend_from_slice(plan.step(cx, state, now, finish && rest.is_empty())?);
+                        if rest.is_empty() {
+                            return Ok(());
+                        }
+                    }
+                })
+            }
+            Mode::Whole(limit) => {
+                no_segments(codes)?;
+                let frames = (self.whole.len() + codes.data.len()) / self.codebooks;
+                limit.check(plan.chain(), frames, limit.hop)?;
+                self.whole.extend_from_slice(&codes.data);
+                if finish {
+                    let mut state = plan.state(frames, self.codebooks)?;
+                    let whole = std::mem::take(&mut self.whole);
+                    self.threads.run(|cx| -> Result<(), Error> {
+                        out.extend_from_slice(plan.step(cx, &mut state, &whole, true)?);
+                        Ok(())
+                    })?;
+                }
+                Ok(())
+            }
+            Mode::Segments(state) => {
+                let Some(crossfade) = &mut self.crossfade else { return Ok(()) };
+                let mut rest = &codes.data[..];
+                for segment in &codes.segments {
+                    let len = segment.frames.saturating_mul(self.codebooks);
+                    if segment.frames > self.segment_frames || len > rest.len() || !segment.scale.is_finite() {
+                        return Err(Error::Codes(format!(
+                            "a segment of {} frames and scale {}; the model has at most {} frames a segment and {} are given",
+                            segment.frames,
+                            segment.scale,
+                            self.segment_frames,
+                            rest.len() / self.codebooks
+                        )));
+                    }
+                    let (now, later) = rest.split_at(len);
+                    rest = later;
+                    state.reset();
+                    self.threads.run(|cx| -> Result<(), Error> {
+                        crossfade.push(plan.step(cx, state, now, true)?, segment.scale, out);
+                        Ok(())
+                    })?;
+                }
+                if !rest.is_empty() {
+                    let frames = rest.len() / self.codebooks;
+                    return Err(Error::Codes(format!(
+                        "{frames} frames belong to no segment; this model codes in segments"
+                    )));
+                }
+                if finish {
+                    crossfade.finish(out);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn no_segments(codes: &Codes) -> Result<(), Error> {
+    if codes.segments.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Codes(format!("{} segments, but this model does not cut signals", codes.segments.len())))
+}

@@ -1,0 +1,241 @@
+//! Every published system against the outputs of the original projects (`tests/golden/README.md`): tokens equal, latents
+//! and samples within ten times what the peer itself differs by between f32 and f64.
+//!
+//! `CODEC_ISA` forces an instruction set.
+
+#[path = "../codec-core/tests/support/golden.rs"]
+mod golden;
+#[path = "support/models.rs"]
+mod support;
+
+use codec::{Codes, Model, Options};
+use codec_core::{kernel::Isa, pipeline::Chain};
+use golden::{Array, Case, assert_close, assert_codes};
+use support::import_case;
+
+fn options() -> Options {
+    let isa =
+        std::env::var("CODEC_ISA").map_or_else(|_| Isa::detect(), |name| name.parse().expect("an instruction set"));
+    Options { isa, threads: 0, ..Options::default() }
+}
+
+/// A case with its model.
+struct Fixture {
+    case: Case,
+    model: Model,
+}
+
+/// An array's first `n` samples of every channel, interleaved.
+fn head(pcm: &Array, n: usize) -> Vec<f32> {
+    let channels = pcm.shape[0];
+    pcm.channels_last()[..n * channels].to_vec()
+}
+
+impl Fixture {
+    fn new(name: &str) -> Self {
+        let case = Case::load(&golden::committed(), name);
+        let model = import_case(&case, &case.tensors());
+        Self { case, model }
+    }
+
+    /// A case that is another one under other names.
+    fn alias(name: &str, of: &str) -> Self {
+        let alias = Case::load(&golden::committed(), name);
+        let model = import_case(&alias, &alias.tensors());
+        Self { case: Case::load(&golden::committed(), of), model }
+    }
+
+    fn pcm(&self, n: Option<usize>) -> Vec<f32> {
+        let pcm = self.case.array("pcm");
+        head(pcm, n.unwrap_or(pcm.shape[1]))
+    }
+
+    fn odd(&self) -> Option<usize> {
+        Some(self.case.manifest["input"]["odd_length"].as_u64().unwrap() as usize)
+    }
+
+    fn tolerance(&self, of: &str) -> f32 {
+        10.0 * self.case.measured(&format!("{of}_f32_f64"))
+    }
+
+    fn latent(&self, n: Option<usize>, array: &str) {
+        let chain = self.model.encoder_plan().unwrap().chain();
+        let got = whole(chain, &self.pcm(n));
+        assert_close(array, &got, &self.case.array(array).channels_last(), self.tolerance("latent"));
+    }
+
+    fn codes(&self, n: Option<usize>, array: &str) {
+        let expected = self.case.array(array);
+        let codebooks = expected.shape[0];
+        let options = Options { codebooks: Some(codebooks), ..options() };
+        let got = self.model.encode(&self.pcm(n), &options).unwrap();
+        assert_codes(array, &got.data, &expected.codes_by_frame(), codebooks);
+    }
+
+    /// Decodes stored codes (the first `codebooks` of them) and compares the raw output.
+    fn decoded(&self, codes: &str, codebooks: Option<usize>, array: &str) {
+        let stored = self.case.array(codes);
+        let codebooks = codebooks.unwrap_or(stored.shape[0]);
+        let data = stored.codes_by_frame().chunks(stored.shape[0]).flat_map(|f| f[..codebooks].to_vec()).collect();
+        let got = self.model.decode(&Codes { codebooks, data, segments: vec![] }, None, &options()).unwrap();
+        assert_close(array, &got, &self.case.array(array).channels_last(), self.tolerance("pcm"));
+    }
+
+    fn dequantised(&self, codes: &str) {
+        let stored = self.case.array(codes);
+        let (codebooks, frames) = (stored.shape[0], stored.shape[1]);
+        let quantizer = self.model.decoder_plan().unwrap().quantizer();
+        let mut latent = vec![0.0; frames * quantizer.dim()];
+        let mut scratch = vec![0.0; quantizer.scratch_len(frames, 1)];
+        let cx = codec_core::kernel::Compute { isa: options().isa, pool: None };
+        quantizer.decode(cx, &stored.codes_by_frame(), frames, codebooks, &mut latent, &mut scratch).unwrap();
+        assert_close("dequant", &latent, &self.case.array("dequant").channels_last(), self.tolerance("latent"));
+    }
+}
+
+fn whole(chain: &Chain, pcm: &[f32]) -> Vec<f32> {
+    let mut state = chain.state(pcm.len() / chain.input_channels());
+    let cx = codec_core::kernel::Compute { isa: options().isa, pool: None };
+    chain.step(cx, &mut state, pcm, true).unwrap().to_vec()
+}
+
+fn encodec_24khz(f: &Fixture) {
+    f.latent(None, "latent");
+    f.latent(f.odd(), "latent_odd");
+    for kbps in ["6kbps", "24kbps"] {
+        f.codes(None, &format!("codes_{kbps}"));
+        f.codes(f.odd(), &format!("codes_odd_{kbps}"));
+        f.decoded(&format!("codes_{kbps}"), None, &format!("pcm_out_{kbps}"));
+    }
+    f.decoded("codes_odd_24kbps", None, "pcm_out_odd_24kbps");
+    f.dequantised("codes_24kbps");
+}
+
+#[test]
+fn encodec_24khz_original() {
+    encodec_24khz(&Fixture::new("encodec_24khz"));
+}
+
+#[test]
+fn encodec_24khz_transformers() {
+    encodec_24khz(&Fixture::alias("encodec_24khz_transformers", "encodec_24khz"));
+}
+
+#[test]
+fn encodec_48khz() {
+    let f = Fixture::new("encodec_48khz");
+    let check = |n: Option<usize>, odd: &str, kbps: &str| -> Codes {
+        let scales = f.case.array(&format!("scale{odd}")).f32().to_vec();
+        let expected: Vec<&Array> = (0..2).map(|i| f.case.array(&format!("codes{odd}_{kbps}_seg{i}"))).collect();
+        let codebooks = expected[0].shape[0];
+        let got = f.model.encode(&f.pcm(n), &Options { codebooks: Some(codebooks), ..options() }).unwrap();
+        assert_eq!(got.segments.len(), 2);
+        for (segment, (codes, scale)) in got.segments.iter().zip(expected.iter().zip(&scales)) {
+            assert_eq!(segment.frames, codes.shape[1]);
+            assert!((segment.scale - scale).abs() < 1e-6 * scale, "scale {} for {scale}", segment.scale);
+        }
+        let all: Vec<u16> = expected.iter().flat_map(|a| a.codes_by_frame()).collect();
+        assert_codes(&format!("codes{odd}_{kbps}"), &got.data, &all, codebooks);
+        Codes {
+            segments: got.segments.iter().zip(&scales).map(|(s, &scale)| codec::Segment { scale, ..*s }).collect(),
+            codebooks,
+            data: all,
+        }
+    };
+    check(None, "", "6kbps");
+    for (n, odd) in [(None, ""), (f.odd(), "_odd")] {
+        let codes = check(n, odd, "24kbps");
+        let pcm = f.model.decode(&codes, None, &options()).unwrap();
+        let array = format!("pcm_out{odd}_24kbps");
+        assert_close(&array, &pcm, &f.case.array(&array).channels_last(), f.tolerance("pcm"));
+    }
+}
+
+fn academicodec(name: &str, low: &str, high: &str) {
+    let f = Fixture::new(name);
+    f.latent(None, "latent");
+    f.latent(f.odd(), "latent_odd");
+    f.codes(None, &format!("codes_{low}"));
+    f.codes(None, &format!("codes_{high}"));
+    f.codes(f.odd(), "codes_odd");
+    f.decoded(&format!("codes_{high}"), None, "pcm_out");
+    f.decoded("codes_odd", None, "pcm_out_odd");
+    f.dequantised(&format!("codes_{high}"));
+}
+
+#[test]
+fn academicodec_encodec_16k_320d() {
+    academicodec("academicodec_encodec_16k_320d", "2kbps", "12kbps");
+}
+
+#[test]
+fn academicodec_encodec_24k_32d() {
+    academicodec("academicodec_encodec_24k_32d", "7p5kbps", "15kbps");
+}
+
+#[test]
+fn academicodec_soundstream_24k_240d() {
+    academicodec("academicodec_soundstream_24k_240d", "2kbps", "12kbps");
+}
+
+fn hificodec(name: &str) {
+    let f = Fixture::new(name);
+    f.latent(None, "latent");
+    f.latent(f.odd(), "latent_odd");
+    f.codes(None, "codes");
+    f.codes(f.odd(), "codes_odd");
+    f.decoded("codes", None, "pcm_out");
+    f.decoded("codes_odd", None, "pcm_out_odd");
+    f.dequantised("codes");
+}
+
+#[test]
+fn hificodec_16k_320d() {
+    hificodec("hificodec_16k_320d");
+}
+
+#[test]
+fn hificodec_24k_240d() {
+    hificodec("hificodec_24k_240d");
+}
+
+#[test]
+fn hificodec_24k_320d() {
+    hificodec("hificodec_24k_320d");
+}
+
+fn dac(f: &Fixture) {
+    let fewer = f.case.manifest["fewer_codebooks"].as_u64().unwrap() as usize;
+    f.latent(None, "latent");
+    f.codes(None, "codes");
+    f.codes(f.odd(), "codes_odd");
+    f.decoded("codes", None, "pcm_out");
+    f.decoded("codes_odd", None, "pcm_out_odd");
+    f.decoded("codes", Some(fewer), &format!("pcm_out_nq{fewer}"));
+    f.dequantised("codes");
+}
+
+#[test]
+fn dac_16khz_original() {
+    dac(&Fixture::new("dac_16khz"));
+}
+
+#[test]
+fn dac_16khz_transformers() {
+    dac(&Fixture::alias("dac_16khz_transformers", "dac_16khz"));
+}
+
+#[test]
+fn dac_24khz() {
+    dac(&Fixture::new("dac_24khz"));
+}
+
+#[test]
+fn dac_44khz_original() {
+    dac(&Fixture::new("dac_44khz"));
+}
+
+#[test]
+fn dac_44khz_transformers() {
+    dac(&Fixture::alias("dac_44khz_transformers", "dac_44khz"));
+}

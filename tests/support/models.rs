@@ -1,0 +1,30 @@
+//! Models for tests.
+#![allow(dead_code)]
+
+use codec::Model;
+
+use crate::golden::{Case, TensorMap};
+
+/// Writes a case's checkpoint as a file, imports it, and loads the model.
+pub fn import_case(case: &Case, tensors: &TensorMap) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let name = case.manifest["case"].as_str().unwrap();
+    let checkpoint = folder.path().join(format!("{name}.safetensors"));
+    let views = tensors.names().map(|name| {
+        let view = codec_core::weights::Tensors::tensor(tensors, name).unwrap();
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, view.shape.to_vec(), view.bytes).unwrap();
+        (name.to_string(), view)
+    });
+    safetensors::serialize_to_file(views, None, &checkpoint).unwrap();
+    let system = match name.trim_end_matches("_transformers").replace('_', "-").as_str() {
+        "soundstream-24k-240d" => "soundstream-24k-240d".to_string(),
+        system => system.to_string(),
+    };
+    let options = codec::import::ImportOptions { system: Some(system), ..Default::default() };
+    let imported = codec::import::import(&checkpoint, &options).unwrap();
+    let path = folder.path().join("model.safetensors");
+    codec::model_file::write_model(&path, &imported.spec, &imported.tensors, &imported.provenance).unwrap();
+    // The mapping outlives the file's name.
+    Model::load(&path).unwrap()
+}
