@@ -6,12 +6,13 @@ use std::{fs, path::Path};
 
 use codec::{
     core::{
-        spec::CodecSpec,
+        spec::{CodecSpec, Framing, Layer},
         weights::{Dtype, Tensors as _},
     },
     import::{ImportError, ImportOptions, Imported, import, systems, wanted_tensors},
     model_file::{ModelFile, write_model},
 };
+use serde_json::Value;
 use support::{Tensors, fold, manifest, safetensors, shared, tensors, torch};
 
 /// Imports a file of this name and content, with a `config.json` beside it if given.
@@ -70,12 +71,91 @@ fn values(imported: &Imported, name: &str) -> Vec<f32> {
     imported.tensors.tensor(name).unwrap().as_f32().unwrap().to_vec()
 }
 
+/// Rows and channels after a chain of layers, by the lengths that the spec's documentation gives.
+fn shape(layers: &[Layer], mut rows: usize, mut channels: usize) -> (usize, usize) {
+    for layer in layers {
+        match layer {
+            Layer::Conv(conv) => {
+                assert_eq!(channels, conv.input as usize, "{}", conv.name);
+                let window = (conv.kernel as usize - 1) * conv.dilation as usize + 1;
+                let free = rows + (conv.padding.left + conv.padding.right) as usize - window;
+                let stride = conv.stride as usize;
+                rows = if conv.padding.complete { free.div_ceil(stride) } else { free / stride } + 1;
+                channels = conv.output as usize;
+            }
+            Layer::ConvTranspose(conv) => {
+                assert_eq!(channels, conv.input as usize, "{}", conv.name);
+                rows = (rows - 1) * conv.stride as usize + conv.kernel as usize - conv.trim_left as usize;
+                rows = rows.checked_add_signed(-conv.trim_right as isize).unwrap();
+                channels = conv.output as usize;
+            }
+            Layer::PadEnd { multiple } => rows = rows.next_multiple_of(*multiple as usize),
+            Layer::Trim { left, right } => rows -= (left + right) as usize,
+            Layer::Residual(residual) => {
+                let body = shape(&residual.body, rows, channels);
+                assert_eq!(body, shape(&residual.shortcut, rows, channels));
+                assert_eq!(body, (rows, channels));
+            }
+            Layer::Parallel(parallel) => {
+                for branch in &parallel.branches {
+                    assert_eq!(shape(&branch.body, rows, channels), (rows, channels));
+                    assert_eq!(shape(&branch.then, rows, channels), (rows, channels));
+                }
+            }
+            Layer::Lstm(lstm) => assert_eq!((channels, channels), (lstm.input as usize, lstm.hidden as usize)),
+            Layer::GroupNorm(norm) => assert_eq!(channels, norm.channels as usize, "{}", norm.name),
+            Layer::Activation(_) | Layer::Quantize { .. } | Layer::Dequantize { .. } => {}
+        }
+    }
+    (rows, channels)
+}
+
+/// The lengths of the peer's latents and samples are those of the spec, also off the hop.
+fn check_lengths(imported: &Imported, case: &Value) {
+    let spec = &imported.spec;
+    let size = |array: &str| -> Option<(usize, usize)> {
+        let shape = case["arrays"][array]["shape"].as_array()?;
+        Some((shape[1].as_u64()? as usize, shape[0].as_u64()? as usize))
+    };
+    let (pcm, channels) = size("pcm").unwrap();
+    let odd = case["input"]["odd_length"].as_u64().unwrap() as usize;
+    let (segment, rest) = match spec.framing {
+        Framing::Segments { length, stride, .. } => (length as usize, pcm - stride as usize),
+        Framing::Stream => (pcm, 0),
+    };
+    let mut compared = 0;
+    for (latent, out, samples) in [
+        ("latent", "pcm_out", segment),
+        ("latent", "pcm_out_6kbps", segment),
+        ("latent", "pcm_out_24kbps", segment),
+        ("latent_odd", "pcm_out_odd", odd),
+        ("latent_odd", "pcm_out_odd_24kbps", odd),
+        ("latent_seg0", "", segment),
+        ("latent_seg1", "", rest),
+    ] {
+        // Some cases have codes alone.
+        let Some(found) = size(latent).or_else(|| size(&latent.replace("latent", "codes"))) else { continue };
+        let (frames, width) = shape(spec.encoder.as_deref().unwrap(), samples, channels);
+        assert_eq!((frames, width), (found.0, spec.latent as usize), "{latent}");
+        let decoded = shape(spec.decoder.as_deref().unwrap(), frames, width);
+        if let Some(out) = size(out) {
+            assert_eq!(decoded, out);
+            compared += 1;
+        } else if latent.contains("seg") {
+            assert_eq!(decoded, (frames * spec.hop as usize, channels));
+            compared += 1;
+        }
+    }
+    assert!(compared >= 2);
+}
+
 #[test]
 fn encodec_24khz_in_every_layout() {
     let Some(case) = manifest("encodec_24khz") else { return };
     let base = tensors(&case);
     let first = import_file("model.safetensors", &safetensors(&base), None, None).unwrap();
     check(&first, "encodec-24khz", 32);
+    check_lengths(&first, &case);
     assert_eq!(first.spec.codebook_choices, [2, 4, 8, 16, 32]);
     assert_eq!((first.spec.hop, first.spec.latent, first.spec.channels), (320, 128, 1));
     // Values, not only names: the folded weight of a transposed convolution, a bias, a codebook.
@@ -107,6 +187,7 @@ fn encodec_48khz_in_both_layouts() {
     let base = tensors(&case);
     let first = import_file("x", &safetensors(&base), None, None).unwrap();
     check(&first, "encodec-48khz", 16);
+    check_lengths(&first, &case);
     assert_eq!(first.spec.codebook_choices, [2, 4, 8, 16]);
     assert_eq!(values(&first, "decoder.stage0.up.norm.weight"), base["decoder.model.3.convtr.norm.weight"].1);
     assert_eq!(
@@ -140,6 +221,7 @@ fn academicodec_in_every_layout() {
         let first =
             import_file(file, &torch(&prefixed, &[], &[]), None, None).unwrap_or_else(|e| panic!("{case}: {e}"));
         check(&first, system, codebooks);
+        check_lengths(&first, &manifest);
         assert_eq!((first.spec.hop, first.spec.sample_rate, first.spec.latent), (hop, rate, 512));
         // The trainer's file: the model among discriminators and optimisers.
         let mut trainer = renamed(&prefixed, |name| format!("soundstream.{name}"));
@@ -180,6 +262,7 @@ fn hificodec_by_config_name_or_option() {
         let config = format!(r#"{{"sampling_rate": {rate}, "hop_size": 200}}"#);
         let first = import_file("g_00001000", &file, Some(&config), None).unwrap_or_else(|e| panic!("{case}: {e}"));
         check(&first, system, 4);
+        check_lengths(&first, &manifest);
         assert_eq!((first.spec.hop, first.spec.sample_rate, first.spec.latent), (hop, rate, 512));
         assert_eq!(values(&first, "quantizer.2.codebook"), base["quantizer.quantizer_modules2.0.embedding.weight"].1);
         assert_eq!(values(&first, "encoder.stage2.norm1.weight"), base["encoder.normalize.7.weight"].1);
@@ -209,6 +292,7 @@ fn dac_in_both_layouts() {
         let file = torch(&base, &["state_dict"], &[("sample_rate", rate)]);
         let first = import_file("weights.pth", &file, None, None).unwrap_or_else(|e| panic!("{case}: {e}"));
         check(&first, system, codebooks);
+        check_lengths(&first, &original);
         assert_eq!((first.spec.hop, first.spec.sample_rate, first.spec.latent), (hop, rate, 1024));
         assert_eq!(
             values(&first, "decoder.stage3.unit2.snake2.alpha"),
@@ -221,11 +305,11 @@ fn dac_in_both_layouts() {
         // The hub's folded weights are those that folding gives, bit for bit.
         let transformers = tensors(&manifest(&format!("{case}_transformers")).unwrap());
         let config = format!(r#"{{"sampling_rate": {rate}}}"#);
-        for config in [Some(config.as_str()), None] {
-            let other = import_file("model.safetensors", &safetensors(&transformers), config, None).unwrap();
-            assert_eq!(other.spec, first.spec);
-            assert!(other.tensors == first.tensors, "{case}");
-        }
+        // With a stated rate, and by the number of codebooks.
+        let config = (case == "dac_16khz").then_some(config.as_str());
+        let other = import_file("model.safetensors", &safetensors(&transformers), config, None).unwrap();
+        assert_eq!(other.spec, first.spec);
+        assert!(other.tensors == first.tensors, "{case}");
     }
 }
 
@@ -321,6 +405,10 @@ fn the_real_lyra_from_graphs_and_from_safetensors() {
     assert!(file.tensors == graphs.tensors);
     let int8 = |i: &Imported| i.tensors.0.values().filter(|tensor| tensor.dtype == Dtype::I8).count();
     assert_eq!(int8(&graphs), 20);
+    for lyra in [&graphs, &file] {
+        assert_eq!(shape(lyra.spec.encoder.as_deref().unwrap(), 1000, 1), (4, 64));
+        assert_eq!(shape(lyra.spec.decoder.as_deref().unwrap(), 4, 64), (1280, 1));
+    }
 
     let floats = import(folder.join("model_coeffs"), &system("lyra-v2-float")).unwrap();
     check(&floats, "lyra-v2-float", 46);

@@ -112,16 +112,6 @@ pub enum CheckpointError {
         /// What is wrong.
         source: io::Error,
     },
-    /// A tensor's elements are not of the type that was asked for.
-    #[error("tensor `{name}` holds {found:?}; {wanted} was expected")]
-    Dtype {
-        /// The tensor.
-        name: String,
-        /// What it holds.
-        found: ElementType,
-        /// What was asked for.
-        wanted: &'static str,
-    },
     /// The `config.json` in the folder is not valid.
     #[error("{path} is not a valid configuration: {reason}")]
     Config {
@@ -164,6 +154,7 @@ impl ElementType {
 }
 
 /// Where a tensor's bytes lie.
+#[derive(Debug)]
 enum Data {
     /// As they are in a mapped file.
     Mapped(Arc<Mmap>, Range<usize>),
@@ -172,6 +163,7 @@ enum Data {
 }
 
 /// A tensor of a checkpoint; its elements are read on demand.
+#[derive(Debug)]
 pub struct CheckpointTensor {
     name: String,
     element: ElementType,
@@ -244,6 +236,7 @@ fn f16_to_f32(half: u16) -> f32 {
 
 /// A checkpoint file, or a folder with one: its tensors by dotted path, what it says beside them, and the
 /// `config.json` next to it.
+#[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, CheckpointTensor>,

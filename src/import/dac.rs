@@ -6,10 +6,10 @@ use codec_core::spec::{
 };
 
 use super::{
-    ImportError, System,
+    ModelParts, System,
     names::{NameMap, Source},
 };
-use crate::{checkpoint::Checkpoint, model_file::TensorMap};
+use crate::checkpoint::Checkpoint;
 
 const ENCODER_WIDTH: u32 = 64;
 const DECODER_WIDTH: u32 = 1536;
@@ -113,7 +113,7 @@ impl Config {
             }
     }
 
-    fn import(&self, name: &str, checkpoint: &Checkpoint) -> Result<(CodecSpec, TensorMap), ImportError> {
+    fn import(&self, name: &str, checkpoint: &Checkpoint) -> ModelParts {
         let (layout, source) = Layout::of(checkpoint).unwrap_or((Layout::Original, Source::whole(checkpoint)));
         let count = codebooks(&source).max(1);
         let spec = self.spec(name, count);

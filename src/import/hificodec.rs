@@ -6,10 +6,10 @@ use codec_core::spec::{
 };
 
 use super::{
-    ImportError, System,
+    ModelParts, System,
     names::{NameMap, Source},
 };
-use crate::{checkpoint::Checkpoint, model_file::TensorMap};
+use crate::checkpoint::Checkpoint;
 
 const CHANNELS: u32 = 32;
 const LATENT: u32 = 512;
@@ -77,7 +77,7 @@ impl Config {
             && rate.is_none_or(|rate| rate == u64::from(self.sample_rate))
     }
 
-    fn import(&self, name: &str, checkpoint: &Checkpoint) -> Result<(CodecSpec, TensorMap), ImportError> {
+    fn import(&self, name: &str, checkpoint: &Checkpoint) -> ModelParts {
         let source = self.source(checkpoint).unwrap_or_else(|| Source::whole(checkpoint));
         let stages = BOOKS.iter().filter(|list| source.count(list, EMBEDDING) > 0).count().max(1) as u32;
         let spec = self.spec(name, stages);

@@ -10,7 +10,7 @@ use codec_core::{
 };
 
 use super::{
-    ImportError, System,
+    ImportError, ModelParts, System,
     lyra_graph::{self, LayerData, Lyra},
     names,
 };
@@ -30,7 +30,7 @@ pub(super) const SYSTEMS: &[System] = &[
     System { name: "lyra-v2-float", hint: "", matches: |_, _| false, import },
 ];
 
-fn import(checkpoint: &Checkpoint, name: &str) -> Result<(CodecSpec, TensorMap), ImportError> {
+fn import(checkpoint: &Checkpoint, name: &str) -> ModelParts {
     let mut lyra = lyra_graph::read(checkpoint, name)?;
     if name != EXACT {
         lyra.layers.values_mut().for_each(make_real);

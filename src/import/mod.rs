@@ -141,6 +141,9 @@ fn listing(missing: &[String], surplus: &[String], mismatched: &[Mismatch]) -> S
     text
 }
 
+/// A spec and the tensors that it names.
+type ModelParts = Result<(CodecSpec, TensorMap), ImportError>;
+
 /// A published system.
 struct System {
     /// Its name here.
@@ -150,7 +153,7 @@ struct System {
     /// Whether a checkpoint looks like it.
     matches: fn(&Checkpoint, &str) -> bool,
     /// Makes it a model.
-    import: fn(&Checkpoint, &str) -> Result<(CodecSpec, TensorMap), ImportError>,
+    import: fn(&Checkpoint, &str) -> ModelParts,
 }
 
 fn all_systems() -> impl Iterator<Item = &'static System> {

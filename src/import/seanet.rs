@@ -6,10 +6,10 @@ use codec_core::spec::{
 };
 
 use super::{
-    ImportError,
+    ModelParts,
     names::{NameMap, Source},
 };
-use crate::{checkpoint::Checkpoint, model_file::TensorMap};
+use crate::checkpoint::Checkpoint;
 
 /// Channels after the first convolution, in every published model.
 const FILTERS: u32 = 32;
@@ -80,7 +80,7 @@ impl Config {
     }
 
     /// Builds spec and tensors.
-    pub fn import(&self, name: &str, checkpoint: &Checkpoint) -> Result<(CodecSpec, TensorMap), ImportError> {
+    pub fn import(&self, name: &str, checkpoint: &Checkpoint) -> ModelParts {
         let (layout, source) = Layout::of(checkpoint).unwrap_or((Layout::Original, Source::whole(checkpoint)));
         let [.., books, embed] = layout.parts();
         let count = source.count(books, embed).max(1) as u32;

@@ -35,15 +35,25 @@ pub(super) struct Place {
     pub frame: u64,
 }
 
-/// Reads the chunk at the front of `bytes`; `Err(n)` inside if it takes `n` bytes to say more.
-pub(super) fn parse<'a>(
-    bytes: &'a [u8],
-    header: &Header<'_>,
-    place: Place,
-) -> Result<Result<Parsed<'a>, usize>, Error> {
-    let Place { index, offset, frame } = place;
-    let field = |name, value: usize| Error::ChunkField { index, offset, name, value: value as u64 };
-    let bad = |name, value| Err(field(name, value));
+/// The fixed fields of a chunk, which can be right; its CRC has not been looked at.
+struct Head {
+    kind: u8,
+    flags: u8,
+    first_frame: u32,
+    frames: u16,
+    payload: usize,
+}
+
+/// The bytes of the chunk at the front of `bytes`, if they are all there and its fields can be right.
+pub(super) fn plausible_len(bytes: &[u8], header: &Header<'_>, place: Place) -> Option<usize> {
+    let head = head(bytes, header, place).ok()?.ok()?;
+    Some(CHUNK_HEAD + head.payload + 4).filter(|&len| len <= bytes.len())
+}
+
+/// Reads the fixed fields at the front of `bytes`; `Err(n)` inside if it takes `n` bytes to say more.
+fn head(bytes: &[u8], header: &Header<'_>, place: Place) -> Result<Result<Head, usize>, Error> {
+    let Place { index, offset, .. } = place;
+    let bad = |name, value: usize| Err(Error::ChunkField { index, offset, name, value: value as u64 });
     if bytes.iter().zip(&SYNC).any(|(a, b)| a != b) {
         return Err(Error::Sync { index, offset });
     }
@@ -78,7 +88,22 @@ pub(super) fn parse<'a>(
     if !len_fits {
         return bad("length", len);
     }
-    let body = CHUNK_HEAD + len;
+    Ok(Ok(Head { kind, flags, first_frame, frames, payload: len }))
+}
+
+/// Reads the chunk at the front of `bytes`; `Err(n)` inside if it takes `n` bytes to say more.
+pub(super) fn parse<'a>(
+    bytes: &'a [u8],
+    header: &Header<'_>,
+    place: Place,
+) -> Result<Result<Parsed<'a>, usize>, Error> {
+    let Place { index, offset, frame } = place;
+    let field = |name, value: usize| Error::ChunkField { index, offset, name, value: value as u64 };
+    let Head { kind, flags, first_frame, frames, payload } = match head(bytes, header, place)? {
+        Ok(head) => head,
+        Err(needed) => return Ok(Err(needed)),
+    };
+    let body = CHUNK_HEAD + payload;
     let Some(stored) = get_u32(bytes, body) else { return Ok(Err(body + 4)) };
     let Some(covered) = bytes.get(..body) else { return Ok(Err(body + 4)) };
     if crc32c(covered) != stored {
@@ -100,7 +125,7 @@ pub(super) fn parse<'a>(
         KIND_METADATA => {
             let mut entries = Metadata { rest: payload };
             if !entries.by_ref().all(|_| true) || !entries.rest.is_empty() {
-                return bad("metadata length", payload.len());
+                return Err(field("metadata length", payload.len()));
             }
         }
         _ => {}

@@ -92,7 +92,14 @@ pub(super) struct Cursor {
     /// The gap before the chunk at the front was reported.
     gap_reported: bool,
     ended: bool,
+    /// Bytes checked that turned out to be no chunk.
+    in_vain: u64,
 }
+
+/// In salvage, bytes checked in vain for each byte of the file, and at all. Past that, a hostile file: what looks like a
+/// chunk and is none is passed over whole, or nested beginnings of chunks would each cost a chunk's time.
+const VAIN_PER_BYTE: u64 = 64;
+const VAIN: u64 = 1 << 20;
 
 impl Cursor {
     pub fn new(header_len: usize, salvage: bool) -> Self {
@@ -106,6 +113,7 @@ impl Cursor {
             damage: None,
             gap_reported: false,
             ended: false,
+            in_vain: 0,
         }
     }
 
@@ -113,6 +121,7 @@ impl Cursor {
     pub fn resume(&mut self, frame: u64, offset: u64) {
         // A gap before that chunk is behind us.
         let gap_reported = frame > 0;
+        self.in_vain = 0;
         (self.frame, self.offset, self.damage, self.gap_reported, self.ended) =
             (frame, offset, None, gap_reported, false);
     }
@@ -162,6 +171,12 @@ impl Cursor {
             return Err(error);
         }
         self.damage.get_or_insert(self.offset);
+        if let Some(len) = chunk::plausible_len(bytes, header, place) {
+            self.in_vain = self.in_vain.saturating_add(len as u64);
+            if self.in_vain > self.offset.saturating_mul(VAIN_PER_BYTE).saturating_add(VAIN) {
+                return Ok(Step::Skip(len));
+            }
+        }
         let next = bytes.windows(2).skip(1).position(|pair| pair == SYNC).map(|at| at + 1);
         Ok(Step::Skip(next.unwrap_or(match bytes {
             // The last byte may be the first half of a sync.

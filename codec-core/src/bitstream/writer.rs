@@ -46,7 +46,7 @@ const SEEK_INTERVAL: u64 = 16;
 /// }
 /// # let mut out = Vec::new();
 /// # write(&[5; 8 * 75 * 10], 240_000, &mut out).unwrap();
-/// # assert_eq!(out.len(), 66 + 5 * 15 + 6 * 1000 + 39);
+/// # assert_eq!(out.len(), 66 + 5 * 15 + 750 * 10 + 39);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Writer<B> {
