@@ -1,13 +1,17 @@
 use rubato::{
-    Fft, FixedSync, Indexing, Resampler as _, WindowFunction, audioadapter_buffers::direct::InterleavedSlice,
+    Async, FixedAsync, Indexing, Resampler as _, SincInterpolationParameters, WindowFunction,
+    audioadapter_buffers::direct::InterleavedSlice,
 };
 
 use super::AudioError;
 
 /// Rates that can be resampled: beyond them the filters grow without need.
 const RATES: (u32, u32) = (1_000, 768_000);
-/// Least input frames in a block of the resampler's transform. Its filter is as long as a block.
-const RESAMPLER_BLOCK: usize = 1024;
+/// Taps of the filter when the rate rises, and the most when it falls.
+const FILTER: usize = 256;
+const MAX_FILTER: usize = 16 * FILTER;
+/// Steps between two input frames at which the filter is tabulated.
+const OVERSAMPLING: usize = 512;
 
 /// Changes of a signal that the user asked for. None is made unasked, because each changes the tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,9 +93,12 @@ impl Conform {
     }
 }
 
-/// [`Fft`] with its delay taken off.
+/// A windowed sinc with its delay taken off.
+///
+/// The filter starts a fixed number of input frames before the first, which is no whole number of output frames in
+/// general; silence put before the signal makes it one.
 struct Resampler {
-    inner: Fft<f32>,
+    inner: Async<f32>,
     channels: usize,
     rates: (u32, u32),
     /// Input that does not fill a block yet.
@@ -109,20 +116,26 @@ impl Resampler {
         if let Some(rate) = [from, to].into_iter().find(|r| !(min..=max).contains(r)) {
             return Err(AudioError::RateOutOfRange { rate, min, max });
         }
-        // A block is a multiple of the shortest exact ratio; an even multiple makes the delay, half a block, a
-        // whole number of frames on both sides.
-        let unit = from as usize / gcd(from, to) as usize;
-        let block = RESAMPLER_BLOCK.div_ceil(unit).next_multiple_of(2) * unit;
-        let window = WindowFunction::BlackmanHarris2;
-        let inner = Fft::new_custom(from as usize, to as usize, block, 1, channels, window, FixedSync::Both)
+        // As sharp on the lower rate as on the higher one.
+        let taps = (FILTER * from.div_ceil(to) as usize).min(MAX_FILTER);
+        let parameters =
+            SincInterpolationParameters::new(taps, WindowFunction::BlackmanHarris2).oversampling_factor(OVERSAMPLING);
+        let ratio = f64::from(to) / f64::from(from);
+        let inner = Async::new_sinc(ratio, 1.0, &parameters, 4 * taps, channels, FixedAsync::Input)
             .map_err(|e| AudioError::Unsupported(e.to_string()))?;
+        // The first output frame stands one output period after the input frame `-taps / 2` (and a step of the
+        // oversampling besides, which is not worth correcting).
+        let unit = (from / gcd(from, to)) as usize;
+        let start = taps / 2;
+        let silence = start.next_multiple_of(unit) - start;
+        let delay = (start + silence) / unit * (to / gcd(from, to)) as usize - 1;
         Ok(Self {
             block: vec![0.0; inner.output_frames_max() * channels],
-            delay: inner.output_delay(),
             inner,
             channels,
             rates: (from, to),
-            pending: Vec::new(),
+            pending: vec![0.0; silence * channels],
+            delay,
             frames_in: 0,
             frames_out: 0,
         })
@@ -200,17 +213,18 @@ mod tests {
             [(44100, 24000), (48000, 24000), (16000, 24000), (22050, 16000), (44100, 48000), (11025, 44100)]
         {
             let frequency = 440.0f64;
-            let sine = |rate: u32, n: usize| (std::f64::consts::TAU * frequency * n as f64 / f64::from(rate)).sin();
+            let sine = |n: usize| (std::f64::consts::TAU * frequency * n as f64 / f64::from(from)).sin();
             let frames = 30_011;
-            let pcm: Vec<f32> = (0..frames).map(|n| sine(from, n) as f32).collect();
+            let pcm: Vec<f32> = (0..frames).map(|n| sine(n) as f32).collect();
             let out = run((from, 1), (to, 1), &pcm, 777);
             let expected = (frames as f64 * f64::from(to) / f64::from(from)).round() as usize;
             assert_eq!(out.len(), expected, "{from} to {to}");
-            // Away from the ends, where the filter sees silence.
+            // Away from the ends, where the filter sees silence; one step of the filter's table early.
+            let early = 1.0 / (OVERSAMPLING as f64 * f64::from(from));
+            let exact = |n: usize| (std::f64::consts::TAU * frequency * (n as f64 / f64::from(to) + early)).sin();
             let margin = 2000;
-            let worst =
-                (margin..out.len() - margin).map(|n| (f64::from(out[n]) - sine(to, n)).abs()).fold(0.0, f64::max);
-            assert!(worst < 2e-4, "{from} to {to}: {worst}");
+            let worst = (margin..out.len() - margin).map(|n| (f64::from(out[n]) - exact(n)).abs()).fold(0.0, f64::max);
+            assert!(worst < 2e-5, "{from} to {to}: {worst}");
         }
     }
 

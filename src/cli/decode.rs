@@ -218,7 +218,9 @@ impl Job<'_> {
         let spec = self.model.spec();
         let channels = spec.channels as usize;
         let options = Options { codebooks: Some(reader.info().codebooks), ..self.options.clone() };
-        let mut decoder = self.model.decoder(&options).map_err(|e| Failure::engine(input, e))?;
+        let engine = |e| Failure::engine(input, e);
+        let mut decoder = self.model.decoder(&options).map_err(engine)?;
+        let sizes = self.model.decoder_plan().map_err(engine)?.quantizer().sizes();
         // What the last hop was filled up with is held back until the exact length is known.
         let slack = u64::from(spec.sample_rate).max(4 * u64::from(spec.hop));
         let mut out = Exact { wav, channels, held: Vec::new(), hold: slack as usize * channels, samples: 0 };
@@ -230,7 +232,8 @@ impl Job<'_> {
             match step {
                 Step::Frames => {
                     let before = out.held.len();
-                    decoder.push(&codes, &mut out.held).map_err(|e| Failure::engine(input, at_frame(e, frames)))?;
+                    check_range(&codes, sizes, frames).map_err(engine)?;
+                    decoder.push(&codes, &mut out.held).map_err(engine)?;
                     let new = (out.held.len() - before) / channels;
                     frames += codes.frames() as u64;
                     run.frames += codes.frames() as u64;
@@ -265,7 +268,7 @@ impl Job<'_> {
             }
         }
         let before = out.held.len();
-        decoder.finish(&mut out.held).map_err(|e| Failure::engine(input, e))?;
+        decoder.finish(&mut out.held).map_err(engine)?;
         progress.advance(((out.held.len() - before) / channels) as f64 / f64::from(spec.sample_rate));
         let made = out.total();
         report.frames = frames;
@@ -391,12 +394,15 @@ fn audio(path: &Path, error: AudioError) -> Failure {
     }
 }
 
-/// Counts the frame of an error from the start of the file.
-fn at_frame(error: Error, frames: u64) -> Error {
-    match error {
-        Error::Run(RunError::CodeOutOfRange { frame, codebook, code, size }) => {
-            RunError::CodeOutOfRange { frame: frame.saturating_add(frames as usize), codebook, code, size }.into()
+/// The first code that its codebook does not have, with its frame counted from the start of the file.
+fn check_range(codes: &Codes, sizes: &[u32], frames: u64) -> Result<(), Error> {
+    for (i, frame) in codes.data.chunks_exact(codes.codebooks.max(1)).enumerate() {
+        for (codebook, (&code, &size)) in frame.iter().zip(sizes).enumerate() {
+            if u32::from(code) >= size {
+                let frame = frames.saturating_add(i as u64) as usize;
+                return Err(RunError::CodeOutOfRange { frame, codebook, code, size }.into());
+            }
         }
-        other => other,
     }
+    Ok(())
 }

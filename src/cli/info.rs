@@ -117,10 +117,15 @@ fn flatten(value: &Value, depth: usize, lines: &mut Vec<String>) {
         lines.push(format!("{indent}{}", text(value)));
         return;
     };
-    for (key, value) in map {
+    // What is short comes first.
+    let (nested, short): (Vec<_>, Vec<_>) = map.iter().partition(|(_, value)| !plain(value));
+    for (key, value) in short.into_iter().chain(nested) {
         let key = key.replace('_', " ");
         match value {
             Value::Null => {}
+            Value::Array(items) if items.len() > 2 && items.iter().all(|i| plain(i) && Some(i) == items.first()) => {
+                lines.push(format!("{indent}{key}: {} × {}", items.len(), items.first().map(text).unwrap_or_default()));
+            }
             Value::Array(items) if items.iter().all(plain) => {
                 let items: Vec<String> = items.iter().map(text).collect();
                 lines.push(format!("{indent}{key}: {}", items.join(", ")));

@@ -132,3 +132,31 @@ fn nothing_is_printed_when_quiet_and_json_is_one_document() {
     let line = String::from_utf8(run.out).unwrap();
     assert!(line.contains("in.wav -> b.nac: 0.10 s, 10 frames of 2 codebook(s)"), "{line}");
 }
+
+#[test]
+fn segments_keep_their_scales_in_every_kind_of_file_that_has_a_place_for_them() {
+    let bench = Bench::new();
+    segmented_model(&bench.path("segments.safetensors"));
+    let with = |args: &[&str]| bench.codec(&[args, &["--model", "segments.safetensors"]].concat());
+    // Quiet, so that only the scales bring it into the codebooks' range and back.
+    let pcm: Vec<f32> = (0..20_001).map(|n| 0.004 * (1.0 + (n / 4_000) as f32)).collect();
+    bench.wav("in.wav", RATE, 1, &pcm);
+    let mut sounds = Vec::new();
+    for kind in ["nac", "safetensors", "jsonl"] {
+        let tokens = format!("t.{kind}");
+        with(&["encode", "in.wav", &tokens]).ok();
+        with(&["decode", &tokens, "o.wav", "--force", "--sample-format", "f32"]).ok();
+        let json = bench.codec(&["info", &tokens, "--json"]).ok().json();
+        assert_eq!((json["segments"].as_u64(), json["samples"].as_u64()), (Some(28), Some(20_001)), "{kind}");
+        sounds.push(read(&bench.path("o.wav")).0);
+    }
+    assert_eq!(sounds[0].len(), 20_001);
+    assert!(sounds[0] == sounds[1] && sounds[1] == sounds[2]);
+    // A constant segment has loudness 1 after its scale is taken off: the codebooks' last entry.
+    let inside = |n: usize| (sounds[0][n] - pcm[n]).abs() < 0.05 * pcm[n];
+    assert!((0..20_000).filter(|n| n % 4_000 > 800 && n % 4_000 < 3_200).all(inside));
+
+    with(&["encode", "in.wav", "t.npy"]).fails(1, &["t.npy", "no place for the scales"]).says(&[".jsonl"]);
+    bench.codec(&["encode", "in.wav", "plain.npy"]).ok();
+    with(&["decode", "plain.npy", "p.wav"]).fails(1, &["plain.npy", "no segments"]);
+}

@@ -57,3 +57,31 @@ fn an_undamaged_file_is_the_same_in_salvage() {
     assert!(run.err.is_empty(), "{}", run.err);
     assert_eq!(std::fs::read(bench.path("a.wav")).unwrap(), std::fs::read(bench.path("b.wav")).unwrap());
 }
+
+#[test]
+fn segments_around_damage_stay_in_their_place() {
+    let bench = Bench::new();
+    segmented_model(&bench.path("segments.safetensors"));
+    let with = |args: &[&str]| bench.codec(&[args, &["--model", "segments.safetensors"]].concat());
+    bench.steps("in.wav", 160_001);
+    with(&["encode", "in.wav", "t.nac"]).ok();
+    with(&["decode", "t.nac", "whole.wav"]).ok();
+    let mut bytes = std::fs::read(bench.path("t.nac")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(bench.path("t.nac"), &bytes).unwrap();
+    with(&["decode", "t.nac", "o.wav"]).fails(1, &["t.nac"]);
+    let json = with(&["decode", "t.nac", "o.wav", "--salvage", "--json"]).ok().json();
+    let lost = json["files"][0]["lost"].as_array().unwrap();
+    assert!(!lost.is_empty());
+    let (whole, out) = (read(&bench.path("whole.wav")).0, read(&bench.path("o.wav")).0);
+    assert_eq!(out.len(), 160_001);
+    let differ: Vec<usize> = (0..out.len()).filter(|&n| out[n] != whole[n]).collect();
+    let (first, last) = (differ[0], differ[differ.len() - 1]);
+    // Around the middle, and no further than what was lost and the segments that reach into it.
+    let silence: u64 = lost.iter().map(|l| l["silence"].as_u64().unwrap()).sum();
+    assert!(
+        first > 40_000 && last < 120_000 && last - first < silence as usize + 2 * 800,
+        "{first} to {last}: {lost:?}"
+    );
+}

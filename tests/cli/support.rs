@@ -121,6 +121,15 @@ impl Run {
 /// A codec that keeps the mean of each hop in two codebooks of 16 entries: the second refines the first. `gain`
 /// makes another model of it.
 pub fn model(path: &Path, gain: f32) {
+    model_with(path, gain, Framing::Stream);
+}
+
+/// The same codec in overlapping segments of ten hops, each brought to unit loudness.
+pub fn segmented_model(path: &Path) {
+    model_with(path, 1.0, Framing::Segments { length: 10 * HOP, stride: 9 * HOP, normalize: true });
+}
+
+fn model_with(path: &Path, gain: f32, framing: Framing) {
     let hop = HOP as usize;
     let stage = |name: &str| {
         Quantizer::Vq(Vq {
@@ -139,7 +148,7 @@ pub fn model(path: &Path, gain: f32) {
         channels: 1,
         hop: HOP,
         latent: 1,
-        framing: Framing::Stream,
+        framing,
         codebook_choices: vec![1, 2],
         encoder: Some(vec![Layer::Conv(Conv {
             name: "encoder".into(),
