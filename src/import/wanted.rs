@@ -75,6 +75,11 @@ impl List {
                     self.lstm(lstm);
                     channels = lstm.hidden.saturating_mul(if lstm.bidirectional { 2 } else { 1 });
                 }
+                Layer::Istft(_) => channels = 1,
+                Layer::LogMel(mel) => channels = mel.mels,
+                Layer::Noise(noise) => {
+                    self.add(&noise.name, "weight", Dtype::F32, &[noise.channels, noise.channels, 1]);
+                }
                 Layer::GroupNorm(norm) => {
                     self.add(&norm.name, "weight", Dtype::F32, &[norm.channels]);
                     self.add(&norm.name, "bias", Dtype::F32, &[norm.channels]);
@@ -147,6 +152,7 @@ impl List {
             Quantizer::Split { parts: groups } | Quantizer::Grouped { groups } => {
                 groups.iter().for_each(|group| self.quantizer(group))
             }
+            Quantizer::Rated { inner, .. } => self.quantizer(inner),
             Quantizer::Fsq(fsq) => fsq.project_in.iter().chain(&fsq.project_out).for_each(|linear| self.linear(linear)),
             Quantizer::Lfq { project_in, project_out, .. } => {
                 project_in.iter().chain(project_out).for_each(|linear| self.linear(linear));

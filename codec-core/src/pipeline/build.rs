@@ -212,6 +212,9 @@ impl Builder<'_> {
                 self.op(Kind::Trim(l), right * cur.channels, 0);
                 Ok(cur)
             }
+            Layer::Istft(_) | Layer::LogMel(_) | Layer::Noise(_) => {
+                Err(spec_error("", "spectral and noise layers are read and written, but do not run yet"))
+            }
             Layer::Quantize { grid } => {
                 let (low, high) = limits(grid)?;
                 Ok(self.map(Function::Quantize { inverse_scale: 1.0 / grid.scale, low, high }, cur))

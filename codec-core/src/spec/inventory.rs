@@ -104,6 +104,12 @@ impl List {
                 self.add(&l.name, "bias", &[l.channels]);
                 channels
             }
+            Layer::Istft(_) => 1,
+            Layer::LogMel(l) => l.mels,
+            Layer::Noise(l) => {
+                self.add(&l.name, "weight", &[l.channels, l.channels, 1]);
+                channels
+            }
             Layer::Activation(_) | Layer::PadEnd { .. } | Layer::Trim { .. } => channels,
             Layer::Quantize { .. } | Layer::Dequantize { .. } => channels,
         }
@@ -132,6 +138,7 @@ impl List {
             Quantizer::Grouped { groups: parts } | Quantizer::Split { parts } => {
                 parts.iter().for_each(|p| self.quantizer(p));
             }
+            Quantizer::Rated { inner, .. } => self.quantizer(inner),
             Quantizer::Fsq(f) => {
                 self.linear(f.project_in.as_ref());
                 self.linear(f.project_out.as_ref());

@@ -30,7 +30,8 @@ pub struct CodecSpec {
     pub sample_rate: u32,
     /// Audio channels, interleaved at the API.
     pub channels: u32,
-    /// Samples (a channel) that one frame of codes stands for.
+    /// Samples (a channel) that one frame of codes stands for: of a multi-rate quantizer
+    /// ([`Quantizer::Rated`]) the coarsest period.
     pub hop: u32,
     /// Channels of the latent between encoder, quantizer and decoder.
     pub latent: u32,
