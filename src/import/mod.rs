@@ -11,6 +11,8 @@ mod lyra;
 mod lyra_graph;
 mod names;
 mod seanet;
+mod speechtokenizer;
+mod stated;
 mod wanted;
 
 use std::{fmt, path::Path};
@@ -115,6 +117,14 @@ pub enum ImportError {
     /// A weight is NaN or infinite, or a weight norm divides by zero.
     #[error("tensor `{0}` holds a NaN or infinite value, or a weight norm of zero")]
     NotFinite(String),
+    /// The configuration in or beside the checkpoint describes a model that is not supported.
+    #[error("the checkpoint's configuration, field `{field}`: {reason}")]
+    Config {
+        /// The field, as a dotted path.
+        field: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
     /// A graph is not the one that the system has.
     #[error("the graph of `{file}` is not that of {system}: {reason}")]
     Graph {
@@ -157,7 +167,9 @@ struct System {
 }
 
 fn all_systems() -> impl Iterator<Item = &'static System> {
-    [encodec::SYSTEMS, academicodec::SYSTEMS, hificodec::SYSTEMS, dac::SYSTEMS, lyra::SYSTEMS].into_iter().flatten()
+    [encodec::SYSTEMS, academicodec::SYSTEMS, hificodec::SYSTEMS, dac::SYSTEMS, lyra::SYSTEMS, speechtokenizer::SYSTEMS]
+        .into_iter()
+        .flatten()
 }
 
 /// The names of the systems that can be imported.

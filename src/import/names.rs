@@ -25,12 +25,24 @@ pub(super) struct NameMap {
     layers: BTreeMap<String, String>,
     /// What a codebook's tensor is called after the name of its layer.
     codebook: &'static str,
+    /// Which of their tensors play no part, by the name below the prefix.
+    ignored: fn(&str) -> bool,
 }
 
 impl NameMap {
     /// An empty map; `codebook` is what a codebook's tensor is called after the name of its layer.
     pub fn new(codebook: &'static str) -> Self {
-        Self { layers: BTreeMap::new(), codebook }
+        Self { layers: BTreeMap::new(), codebook, ignored: |_| false }
+    }
+
+    /// Tensors that are not part of the model, beside what every trainer leaves.
+    pub fn ignoring(self, ignored: fn(&str) -> bool) -> Self {
+        Self { ignored, ..self }
+    }
+
+    /// What `ours` is called.
+    pub fn get(&self, ours: &str) -> Option<&str> {
+        self.layers.get(ours).map(String::as_str)
     }
 
     /// `ours` is called `theirs`.
@@ -97,6 +109,7 @@ impl<'a> Source<'a> {
             .tensors()
             .map(|(name, _)| name)
             .filter(|name| !reader.used.contains(*name) && !Self::ignored(name))
+            .filter(|name| !(names.ignored)(name.strip_prefix(&self.prefix).unwrap_or(name)))
             .map(str::to_owned)
             .collect();
         let Reader { missing, mismatched, .. } = reader;
