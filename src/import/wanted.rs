@@ -1,7 +1,7 @@
 //! The tensors that a spec names.
 
 use codec_core::{
-    spec::{Activation, CodecSpec, Conv, ConvTranspose, Layer, Linear, Lstm, Quantizer, Vq},
+    spec::{Activation, Attention, CodecSpec, Conv, ConvTranspose, Layer, Linear, Lstm, Quantizer, Vq},
     weights::Dtype,
 };
 
@@ -79,9 +79,37 @@ impl List {
                     self.add(&norm.name, "weight", Dtype::F32, &[norm.channels]);
                     self.add(&norm.name, "bias", Dtype::F32, &[norm.channels]);
                 }
+                Layer::LayerNorm(norm) => {
+                    if norm.affine {
+                        let shape: Vec<u32> = norm.rows.into_iter().chain([norm.channels]).collect();
+                        self.add(&norm.name, "weight", Dtype::F32, &shape);
+                        self.add(&norm.name, "bias", Dtype::F32, &shape);
+                    }
+                }
+                Layer::Linear(linear) => {
+                    self.linear(linear);
+                    channels = linear.output;
+                }
+                Layer::Scale { name, channels } => self.add(name, "scale", Dtype::F32, &[*channels]),
+                Layer::Attention(attention) => self.attention(attention),
             }
         }
         channels
+    }
+
+    fn attention(&mut self, l: &Attention) {
+        let (inner, bias) = (l.heads.saturating_mul(l.head_dim), l.bias);
+        for (part, input, output, bias) in [
+            ("q", l.channels, inner, bias.q),
+            ("k", l.channels, inner, bias.k),
+            ("v", l.channels, inner, bias.v),
+            ("out", inner, l.channels, bias.out),
+        ] {
+            self.linear(&Linear { name: format!("{}.{part}", l.name), input, output, bias });
+        }
+        if let Some(memory) = l.memory {
+            self.add(&format!("{}.memory", l.name), "weight", Dtype::F32, &[inner, 1, memory.kernel]);
+        }
     }
 
     fn conv(&mut self, conv: &Conv) {
