@@ -1,6 +1,8 @@
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
+use super::{Attention, LayerNorm, Linear};
+
 /// One layer of an encoder or decoder. A `Vec<Layer>` runs in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
@@ -19,6 +21,19 @@ pub enum Layer {
     Lstm(Lstm),
     /// Group normalisation over time and the channels of a group. Needs the whole signal.
     GroupNorm(GroupNorm),
+    /// Layer normalisation over the channels of each row.
+    LayerNorm(LayerNorm),
+    /// A linear map of each row. Tensors: `name.weight` `[output, input]`, `name.bias` `[output]`.
+    Linear(Linear),
+    /// Each channel times a value of its own (layer scale). Tensor: `name.scale` `[channels]`.
+    Scale {
+        /// Prefix of the tensor's name.
+        name: String,
+        /// Channels.
+        channels: u32,
+    },
+    /// Multi-head attention of the signal to itself.
+    Attention(Attention),
     /// At the end of the signal, append zeros until its length is a multiple of `multiple` rows.
     PadEnd {
         /// Rows.
@@ -211,6 +226,10 @@ pub enum Activation {
     },
     /// Hyperbolic tangent.
     Tanh,
+    /// `x * (1 + erf(x / sqrt(2))) / 2` (Hendrycks & Gimpel 2016), the exact form.
+    Gelu,
+    /// `x / (1 + exp(-x))`, also called swish (Elfwing et al. 2018).
+    Silu,
     /// [`Activation::LeakyRelu`] between two int8 grids, in XNNPACK's fixed point with 8 fraction bits.
     LeakyReluInt8 {
         /// Slope below zero.
