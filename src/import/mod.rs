@@ -9,11 +9,16 @@ mod encodec;
 mod hificodec;
 mod lyra;
 mod lyra_graph;
+mod mimi;
 mod names;
+mod s3tokenizer;
 mod seanet;
+mod snac;
 mod speechtokenizer;
 mod stated;
+mod transformer;
 mod wanted;
+mod wavtokenizer;
 
 use std::{fmt, path::Path};
 
@@ -167,9 +172,19 @@ struct System {
 }
 
 fn all_systems() -> impl Iterator<Item = &'static System> {
-    [encodec::SYSTEMS, academicodec::SYSTEMS, hificodec::SYSTEMS, dac::SYSTEMS, lyra::SYSTEMS, speechtokenizer::SYSTEMS]
-        .into_iter()
-        .flatten()
+    let systems = [
+        encodec::SYSTEMS,
+        academicodec::SYSTEMS,
+        hificodec::SYSTEMS,
+        dac::SYSTEMS,
+        lyra::SYSTEMS,
+        speechtokenizer::SYSTEMS,
+        mimi::SYSTEMS,
+        snac::SYSTEMS,
+        wavtokenizer::SYSTEMS,
+        s3tokenizer::SYSTEMS,
+    ];
+    systems.into_iter().flatten()
 }
 
 /// The names of the systems that can be imported.
