@@ -33,9 +33,17 @@ fn head(pcm: &Array, n: usize) -> Vec<f32> {
 
 impl Fixture {
     fn new(name: &str) -> Self {
-        let case = Case::load(&golden::committed(), name);
+        Self::of(Case::load(&golden::committed(), name))
+    }
+
+    fn of(case: Case) -> Self {
         let model = import_case(&case, &case.tensors());
         Self { case, model }
+    }
+
+    /// A case of the shared folder; `None`, and a note, where it is absent.
+    fn shared(name: &str) -> Option<Self> {
+        Some(Self::of(Case::load(&golden::shared()?, name)))
     }
 
     /// A case that is another one under other names.
@@ -78,6 +86,21 @@ impl Fixture {
         let codebooks = codebooks.unwrap_or(stored.shape[0]);
         let data = stored.codes_by_frame().chunks(stored.shape[0]).flat_map(|f| f[..codebooks].to_vec()).collect();
         let got = self.model.decode(&Codes { codebooks, data, segments: vec![] }, None, &options()).unwrap();
+        assert_close(array, &got, &self.case.array(array).channels_last(), self.tolerance("pcm"));
+    }
+
+    /// Decodes some books in the middle alone.
+    fn decoded_range(&self, codes: &str, books: std::ops::Range<usize>, array: &str) {
+        let stored = self.case.array(codes);
+        let data: Vec<u16> =
+            stored.codes_by_frame().chunks(stored.shape[0]).flat_map(|f| f[books.clone()].to_vec()).collect();
+        let plan = self.model.decoder_plan().unwrap();
+        let (quantizer, frames) = (plan.quantizer(), stored.shape[1]);
+        let mut latent = vec![0.0; frames * quantizer.dim()];
+        let mut scratch = vec![0.0; quantizer.scratch_len(frames, 1)];
+        let cx = codec_core::kernel::Compute { isa: options().isa, pool: None };
+        quantizer.decode_range(cx, &data, frames, books.start, books.len(), &mut latent, &mut scratch).unwrap();
+        let got = whole(plan.chain(), &latent);
         assert_close(array, &got, &self.case.array(array).channels_last(), self.tolerance("pcm"));
     }
 
@@ -238,4 +261,17 @@ fn dac_44khz_original() {
 #[test]
 fn dac_44khz_transformers() {
     dac(&Fixture::alias("dac_44khz_transformers", "dac_44khz"));
+}
+
+#[test]
+fn speechtokenizer() {
+    let Some(f) = Fixture::shared("speechtokenizer_hubert_avg") else { return };
+    f.latent(None, "latent");
+    f.codes(None, "codes");
+    f.codes(f.odd(), "codes_odd");
+    f.decoded("codes", None, "pcm_out");
+    f.decoded("codes_odd", None, "pcm_out_odd");
+    f.decoded("codes", Some(1), "pcm_out_nq1");
+    f.dequantised("codes");
+    f.decoded_range("codes", 1..3, "pcm_out_codes_1_to_3");
 }

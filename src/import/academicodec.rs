@@ -2,7 +2,10 @@
 
 use codec_core::spec::Framing;
 
-use super::{System, seanet::Config};
+use super::{
+    System,
+    seanet::{Config, Seanet},
+};
 use crate::checkpoint::Checkpoint;
 
 macro_rules! system {
@@ -11,7 +14,7 @@ macro_rules! system {
             name: $name,
             hint: $hint,
             matches: |checkpoint: &Checkpoint, name| config(name).matches(checkpoint),
-            import: |checkpoint, name| config(name).import(name, checkpoint),
+            import: |checkpoint, name| config(name).import(name, checkpoint, |_| false),
         }
     };
 }
@@ -25,18 +28,15 @@ pub(super) const SYSTEMS: &[System] = &[
 
 fn config(name: &str) -> Config {
     let (sample_rate, ratios) = match name {
-        "academicodec-encodec-16k-320d" => (16_000, [8, 5, 4, 2]),
-        "academicodec-encodec-24k-32d" => (24_000, [2, 2, 2, 4]),
-        _ => (24_000, [6, 5, 4, 2]),
+        "academicodec-encodec-16k-320d" => (16_000, vec![8, 5, 4, 2]),
+        "academicodec-encodec-24k-32d" => (24_000, vec![2, 2, 2, 4]),
+        _ => (24_000, vec![6, 5, 4, 2]),
     };
     Config {
         sample_rate,
-        channels: 1,
-        dimension: 512,
-        ratios,
-        causal: false,
-        norm: false,
+        network: Seanet { dimension: 512, ratios, causal: false, ..Seanet::default() },
+        codebook_size: 1024,
         framing: Framing::Stream,
-        choices: &[],
+        choices: Vec::new(),
     }
 }

@@ -254,7 +254,7 @@ fn units(stage: &str, width: u32) -> impl Iterator<Item = Layer> {
     })
 }
 
-fn snake(name: &str) -> Layer {
+pub(super) fn snake(name: &str) -> Layer {
     Layer::Activation(Activation::Snake { name: name.to_owned() })
 }
 
@@ -264,7 +264,7 @@ fn conv(name: &str, input: u32, output: u32, kernel: u32, dilation: u32) -> Laye
     Layer::Conv(Conv { kernel, dilation, padding, ..plain_conv(name, input, output) })
 }
 
-fn plain_conv(name: &str, input: u32, output: u32) -> Conv {
+pub(super) fn plain_conv(name: &str, input: u32, output: u32) -> Conv {
     Conv {
         name: name.to_owned(),
         input,
@@ -279,6 +279,6 @@ fn plain_conv(name: &str, input: u32, output: u32) -> Conv {
     }
 }
 
-fn same(rows: u32) -> Padding {
+pub(super) fn same(rows: u32) -> Padding {
     Padding { mode: PadMode::Zero, left: rows, right: rows, complete: false }
 }

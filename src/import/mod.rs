@@ -9,9 +9,16 @@ mod encodec;
 mod hificodec;
 mod lyra;
 mod lyra_graph;
+mod mimi;
 mod names;
+mod s3tokenizer;
 mod seanet;
+mod snac;
+mod speechtokenizer;
+mod stated;
+mod transformer;
 mod wanted;
+mod wavtokenizer;
 
 use std::{fmt, path::Path};
 
@@ -115,6 +122,14 @@ pub enum ImportError {
     /// A weight is NaN or infinite, or a weight norm divides by zero.
     #[error("tensor `{0}` holds a NaN or infinite value, or a weight norm of zero")]
     NotFinite(String),
+    /// The configuration in or beside the checkpoint describes a model that is not supported.
+    #[error("the checkpoint's configuration, field `{field}`: {reason}")]
+    Config {
+        /// The field, as a dotted path.
+        field: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
     /// A graph is not the one that the system has.
     #[error("the graph of `{file}` is not that of {system}: {reason}")]
     Graph {
@@ -157,7 +172,19 @@ struct System {
 }
 
 fn all_systems() -> impl Iterator<Item = &'static System> {
-    [encodec::SYSTEMS, academicodec::SYSTEMS, hificodec::SYSTEMS, dac::SYSTEMS, lyra::SYSTEMS].into_iter().flatten()
+    let systems = [
+        encodec::SYSTEMS,
+        academicodec::SYSTEMS,
+        hificodec::SYSTEMS,
+        dac::SYSTEMS,
+        lyra::SYSTEMS,
+        speechtokenizer::SYSTEMS,
+        mimi::SYSTEMS,
+        snac::SYSTEMS,
+        wavtokenizer::SYSTEMS,
+        s3tokenizer::SYSTEMS,
+    ];
+    systems.into_iter().flatten()
 }
 
 /// The names of the systems that can be imported.

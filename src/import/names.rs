@@ -14,7 +14,8 @@ use crate::{
 const MAX_CODEBOOKS: usize = 1024;
 
 /// Buffers of training that play no part at inference, by the last part of the name.
-const IGNORED_ENDS: [&str; 4] = ["cluster_size", "embed_avg", "inited", "num_batches_tracked"];
+const IGNORED_ENDS: [&str; 6] =
+    ["cluster_size", "embed_avg", "inited", "initialized", "_initialized", "num_batches_tracked"];
 
 /// What a trainer saves beside the model, by the start of the first part of the name.
 const IGNORED_STARTS: [&str; 9] = ["disc", "msd", "mpd", "mrd", "msstftd", "stft_disc", "optim", "sched", "lr_sched"];
@@ -25,12 +26,42 @@ pub(super) struct NameMap {
     layers: BTreeMap<String, String>,
     /// What a codebook's tensor is called after the name of its layer.
     codebook: &'static str,
+    /// Our tensors that are not simply a part of a layer of theirs.
+    tensors: BTreeMap<String, Recipe>,
+    /// Which of their tensors play no part, by the name below the prefix.
+    ignored: fn(&str) -> bool,
+}
+
+/// How a tensor is made of tensors of other names.
+#[derive(Clone, Debug)]
+pub(super) enum Recipe {
+    /// It is another tensor.
+    Same(String),
+    /// Equal runs of rows make several tensors; it is one of them, counted from 0.
+    Rows { stacked: String, part: usize, parts: usize },
+    /// Each row of the sum over how often it was used, at least 1e-5: a codebook kept as running averages.
+    Mean { sum: String, usage: String },
 }
 
 impl NameMap {
     /// An empty map; `codebook` is what a codebook's tensor is called after the name of its layer.
     pub fn new(codebook: &'static str) -> Self {
-        Self { layers: BTreeMap::new(), codebook }
+        Self { layers: BTreeMap::new(), codebook, tensors: BTreeMap::new(), ignored: |_| false }
+    }
+
+    /// Tensors that are not part of the model, beside what every trainer leaves.
+    pub fn ignoring(self, ignored: fn(&str) -> bool) -> Self {
+        Self { ignored, ..self }
+    }
+
+    /// The tensor `ours` is made in this way.
+    pub fn tensor(&mut self, ours: impl Into<String>, recipe: Recipe) {
+        self.tensors.insert(ours.into(), recipe);
+    }
+
+    /// What `ours` is called.
+    pub fn get(&self, ours: &str) -> Option<&str> {
+        self.layers.get(ours).map(String::as_str)
     }
 
     /// `ours` is called `theirs`.
@@ -97,6 +128,7 @@ impl<'a> Source<'a> {
             .tensors()
             .map(|(name, _)| name)
             .filter(|name| !reader.used.contains(*name) && !Self::ignored(name))
+            .filter(|name| !(names.ignored)(name.strip_prefix(&self.prefix).unwrap_or(name)))
             .map(str::to_owned)
             .collect();
         let Reader { missing, mismatched, .. } = reader;
@@ -108,10 +140,17 @@ impl<'a> Source<'a> {
             let values = match &origin {
                 Origin::Plain(name) => self.checkpoint.f32(name)?,
                 Origin::WeightNorm { g, v } => fold(&self.checkpoint.f32(g)?, self.checkpoint.f32(v)?),
+                Origin::Rows { stacked, first } => {
+                    let all = self.checkpoint.f32(stacked)?;
+                    all.into_iter().skip(*first).take(tensor.shape.iter().product()).collect()
+                }
+                Origin::Mean { sum, usage } => mean(self.checkpoint.f32(sum)?, &self.checkpoint.f32(usage)?),
             };
-            if let (false, Origin::Plain(name) | Origin::WeightNorm { v: name, .. }) =
-                (values.iter().all(|value| value.is_finite()), origin)
-            {
+            if !values.iter().all(|value| value.is_finite()) {
+                let (Origin::Plain(name)
+                | Origin::WeightNorm { v: name, .. }
+                | Origin::Rows { stacked: name, .. }
+                | Origin::Mean { sum: name, .. }) = origin;
                 return Err(ImportError::NotFinite(name));
             }
             out.0.insert(tensor.name(), OwnedTensor::f32(&tensor.shape, &values));
@@ -132,6 +171,10 @@ enum Origin {
     Plain(String),
     /// In a direction and its length (Salimans & Kingma 2016).
     WeightNorm { g: String, v: String },
+    /// In a tensor, from this element on.
+    Rows { stacked: String, first: usize },
+    /// In a sum and how many are in it.
+    Mean { sum: String, usage: String },
 }
 
 struct Reader<'a> {
@@ -143,6 +186,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn locate(&mut self, tensor: &WantedTensor, names: &NameMap) -> Option<Origin> {
+        if let Some(recipe) = names.tensors.get(&tensor.name()) {
+            return self.follow(tensor, recipe);
+        }
         let Some(theirs) = names.layers.get(&tensor.layer) else {
             self.missing.push(format!("{} (the import has no name for it)", tensor.name()));
             return None;
@@ -180,6 +226,42 @@ impl Reader<'_> {
         None
     }
 
+    fn follow(&mut self, tensor: &WantedTensor, recipe: &Recipe) -> Option<Origin> {
+        let source = self.source;
+        let rows = tensor.shape.first().copied().unwrap_or(1);
+        let (parts, origin) = match recipe {
+            Recipe::Same(name) => {
+                let name = source.full(name);
+                (vec![(name.clone(), tensor.shape.clone())], Origin::Plain(name))
+            }
+            Recipe::Rows { stacked, part, parts } => {
+                let stacked = source.full(stacked);
+                let mut shape = tensor.shape.clone();
+                shape.iter_mut().take(1).for_each(|rows| *rows *= parts);
+                let first = part * tensor.shape.iter().product::<usize>();
+                (vec![(stacked.clone(), shape)], Origin::Rows { stacked, first })
+            }
+            Recipe::Mean { sum, usage } => {
+                let (sum, usage) = (source.full(sum), source.full(usage));
+                let shapes = vec![(sum.clone(), tensor.shape.clone()), (usage.clone(), vec![rows])];
+                (shapes, Origin::Mean { sum, usage })
+            }
+        };
+        let mut fits = true;
+        for (name, shape) in parts {
+            if source.checkpoint.get(&name).is_some() {
+                fits &= self.fits(&name, tensor, &shape);
+            } else {
+                // Several tensors may be parts of one.
+                if !self.missing.contains(&name) {
+                    self.missing.push(name);
+                }
+                fits = false;
+            }
+        }
+        fits.then_some(origin)
+    }
+
     /// Checks type and shape; a linear layer may be stored as a convolution of one tap, a vector with sizes of 1.
     fn fits(&mut self, name: &str, tensor: &WantedTensor, expected: &[usize]) -> bool {
         self.used.insert(name.to_owned());
@@ -209,6 +291,15 @@ pub(super) fn fold(g: &[f32], mut v: Vec<f32>) -> Vec<f32> {
         row.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
     }
     v
+}
+
+/// Each row over how often it was used.
+fn mean(mut sum: Vec<f32>, usage: &[f32]) -> Vec<f32> {
+    let row = (sum.len() / usage.len().max(1)).max(1);
+    for (row, usage) in sum.chunks_exact_mut(row).zip(usage) {
+        row.iter_mut().for_each(|value| *value /= usage.max(1e-5));
+    }
+    sum
 }
 
 /// A tensor that a spec wants in another type than f32 cannot come from a name map.

@@ -18,7 +18,7 @@ pub fn import_case(case: &Case, tensors: &TensorMap) -> Model {
     });
     safetensors::serialize_to_file(views, None, &checkpoint).unwrap();
     let system = match name.trim_end_matches("_transformers").replace('_', "-").as_str() {
-        "soundstream-24k-240d" => "soundstream-24k-240d".to_string(),
+        "speechtokenizer-hubert-avg" => "speechtokenizer".to_string(),
         system => system.to_string(),
     };
     let options = codec::import::ImportOptions { system: Some(system), ..Default::default() };

@@ -48,6 +48,7 @@ fn outer(q: &spec::Quantizer) -> Result<usize, BuildError> {
             projected(dim, project_in.as_ref(), project_out.as_ref(), "a residual quantizer")
         }
         Q::Split { parts } => equal(parts, "the parts of a split quantizer"),
+        Q::Rated { inner, .. } => outer(inner),
         Q::Grouped { groups } => {
             let dim = equal(groups, "the groups of a grouped quantizer")?;
             within(dim.saturating_mul(groups.len()), "the channels of all groups")
@@ -222,6 +223,7 @@ impl<'t> Builder<'t> {
             Q::Residual { .. } => {
                 return refuse(String::from("a residual quantizer with projections cannot be a stage of another"));
             }
+            Q::Rated { .. } => return refuse(String::from("levels of several rates do not run yet")),
             Q::Split { .. } => return refuse(String::from("a split quantizer cannot be a stage of a residual one")),
             Q::Vq(v) => {
                 let project_in = v.project_in.as_deref().map(|l| self.dense(l)).transpose()?;

@@ -104,6 +104,44 @@ impl List {
                 self.add(&l.name, "bias", &[l.channels]);
                 channels
             }
+            Layer::Istft(_) => 1,
+            Layer::LogMel(l) => l.mels,
+            Layer::Noise(l) => {
+                self.add(&l.name, "weight", &[l.channels, l.channels, 1]);
+                channels
+            }
+            Layer::LayerNorm(l) => {
+                if l.affine {
+                    let shape = [l.rows.unwrap_or(1), l.channels];
+                    let shape = if l.rows.is_some() { &shape[..] } else { &shape[1..] };
+                    self.add(&l.name, "weight", shape);
+                    self.add(&l.name, "bias", shape);
+                }
+                channels
+            }
+            Layer::Linear(l) => {
+                self.linear(Some(l));
+                l.output
+            }
+            Layer::Scale { name, channels: own } => {
+                self.add(name, "scale", &[*own]);
+                channels
+            }
+            Layer::Attention(l) => {
+                let inner = l.heads.saturating_mul(l.head_dim);
+                for (part, input, output, bias) in [
+                    ("q", l.channels, inner, l.bias.q),
+                    ("k", l.channels, inner, l.bias.k),
+                    ("v", l.channels, inner, l.bias.v),
+                    ("out", inner, l.channels, l.bias.out),
+                ] {
+                    self.linear(Some(&Linear { name: format!("{}.{part}", l.name), input, output, bias }));
+                }
+                if let Some(m) = l.memory {
+                    self.add(&l.name, "memory.weight", &[inner, 1, m.kernel]);
+                }
+                channels
+            }
             Layer::Activation(_) | Layer::PadEnd { .. } | Layer::Trim { .. } => channels,
             Layer::Quantize { .. } | Layer::Dequantize { .. } => channels,
         }
@@ -132,6 +170,7 @@ impl List {
             Quantizer::Grouped { groups: parts } | Quantizer::Split { parts } => {
                 parts.iter().for_each(|p| self.quantizer(p));
             }
+            Quantizer::Rated { inner, .. } => self.quantizer(inner),
             Quantizer::Fsq(f) => {
                 self.linear(f.project_in.as_ref());
                 self.linear(f.project_out.as_ref());

@@ -1,6 +1,8 @@
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
+use super::{Attention, LayerNorm, Linear};
+
 /// One layer of an encoder or decoder. A `Vec<Layer>` runs in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
@@ -19,6 +21,19 @@ pub enum Layer {
     Lstm(Lstm),
     /// Group normalisation over time and the channels of a group. Needs the whole signal.
     GroupNorm(GroupNorm),
+    /// Layer normalisation over the channels of each row.
+    LayerNorm(LayerNorm),
+    /// A linear map of each row. Tensors: `name.weight` `[output, input]`, `name.bias` `[output]`.
+    Linear(Linear),
+    /// Each channel times a value of its own (layer scale). Tensor: `name.scale` `[channels]`.
+    Scale {
+        /// Prefix of the tensor's name.
+        name: String,
+        /// Channels.
+        channels: u32,
+    },
+    /// Multi-head attention of the signal to itself.
+    Attention(Attention),
     /// At the end of the signal, append zeros until its length is a multiple of `multiple` rows.
     PadEnd {
         /// Rows.
@@ -31,6 +46,12 @@ pub enum Layer {
         /// Rows cut off after the last.
         right: u32,
     },
+    /// Spectra to samples: an inverse short-time Fourier transform.
+    Istft(Istft),
+    /// Samples to a log-mel spectrogram. Needs the whole signal.
+    LogMel(LogMel),
+    /// Noise added in proportion to a projection of the input.
+    Noise(Noise),
     /// Real values onto an int8 grid.
     Quantize {
         /// The grid.
@@ -205,6 +226,10 @@ pub enum Activation {
     },
     /// Hyperbolic tangent.
     Tanh,
+    /// `x * (1 + erf(x / sqrt(2))) / 2` (Hendrycks & Gimpel 2016), the exact form.
+    Gelu,
+    /// `x / (1 + exp(-x))`, also called swish (Elfwing et al. 2018).
+    Silu,
     /// [`Activation::LeakyRelu`] between two int8 grids, in XNNPACK's fixed point with 8 fraction bits.
     LeakyReluInt8 {
         /// Slope below zero.
@@ -296,6 +321,61 @@ pub struct GroupNorm {
     pub groups: u32,
     /// Added to the variance.
     pub epsilon: f32,
+}
+
+/// Inverse short-time Fourier transform (Vocos: Siuzdak 2023, section 3.3). The input has `n_fft + 2` channels:
+/// first the logarithms of the `n_fft / 2 + 1` magnitudes (`min(exp(x), 100)`), then their phases in radians. The
+/// output is one channel of `hop` rows a frame.
+///
+/// Each frame's inverse transform is windowed (Hann, periodic, `n_fft` long) and overlap-added, `(n_fft - hop) / 2`
+/// rows are cut off at both ends, and what is left is divided by the sum of the squared windows there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Istft {
+    /// Length of the transform and of the window: even, with no prime factor above 5.
+    pub n_fft: u32,
+    /// Output rows a frame, at most `n_fft`; `n_fft - hop` is even.
+    pub hop: u32,
+}
+
+/// Log-mel spectrogram of one channel, `mels` channels and one row every `hop` samples (Whisper: Radford et al. 2022,
+/// section 2.2; S3Tokenizer): short-time Fourier transform with a periodic Hann window, centred, the signal mirrored
+/// at its ends, the last frame dropped (so `rows = floor(samples / hop)`); power; triangular mel filters of equal area
+/// (Slaney 1998) from 0 Hz to half the sample rate; `y = log10(max(x, 1e-10))`; `(max(y, max over all y - 8) + 4) / 4`.
+///
+/// The greatest value is that of the whole signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogMel {
+    /// Samples a second, for the filters.
+    pub sample_rate: u32,
+    /// Length of the transform and of the window: even, with no prime factor above 5.
+    pub n_fft: u32,
+    /// Samples between two frames, at most `n_fft / 2`.
+    pub hop: u32,
+    /// Filters.
+    pub mels: u32,
+}
+
+/// `x + noise(t) * (weight · x)`, the noise one value a row (SNAC: Siuzdak et al. 2024). Tensor: `name.weight`
+/// `[channels, channels, 1]`.
+///
+/// Without a seed the noise is zero and the layer is the identity. With one, row `t` (from the start of the
+/// signal) of the layer with index `k` gets, in wrapping 64-bit arithmetic, `noise = u * sqrt(3)`, of unit variance, with
+/// `u = (h >> 40) / 2^23 - 1`, `h = splitmix64(fnv1a64("noise.{k}") + t * 0x9E3779B97F4A7C15 + seed)`
+/// (Steele et al. 2014; FNV-1a). So what a signal decodes to depends on its codes and on the seed alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Noise {
+    /// Prefix of the tensor's name.
+    pub name: String,
+    /// Channels.
+    pub channels: u32,
+    /// Which of the model's noise layers this is, from 0 in the order in which they run.
+    pub index: u32,
+    /// Seed of the noise; none for no noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 fn one() -> u32 {

@@ -4,6 +4,7 @@
 //! sizes, what the engine runs and what a trainer builds from. Tensors are named by the layers: a
 //! layer called `x` owns `x.weight`, `x.bias`, and whatever else its documentation lists.
 
+mod attention;
 mod inventory;
 mod layer;
 mod quantizer;
@@ -11,6 +12,7 @@ mod quantizer;
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
+pub use attention::*;
 pub use inventory::{TensorSpec, layer_tensors};
 pub use layer::*;
 pub use quantizer::*;
@@ -30,7 +32,8 @@ pub struct CodecSpec {
     pub sample_rate: u32,
     /// Audio channels, interleaved at the API.
     pub channels: u32,
-    /// Samples (a channel) that one frame of codes stands for.
+    /// Samples (a channel) that one frame of codes stands for: of a multi-rate quantizer
+    /// ([`Quantizer::Rated`]) the coarsest period.
     pub hop: u32,
     /// Channels of the latent between encoder, quantizer and decoder.
     pub latent: u32,

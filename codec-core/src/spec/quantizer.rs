@@ -35,6 +35,17 @@ pub enum Quantizer {
         /// In the order of their codes.
         parts: Vec<Quantizer>,
     },
+    /// Quantises the averages of `stride` neighbouring rows, and repeats what it decodes that often. As a stage of a
+    /// residual quantizer it is a level of its own rate (SNAC: Siuzdak et al. 2024, section 3.1).
+    ///
+    /// A *frame* of codes is then as many rows of the latent as the largest stride, which all others divide. This quantizer has
+    /// `rows / stride` codes a codebook in it: in the order of time, and at one time in the order of the codebooks.
+    Rated {
+        /// Rows of the latent for a code.
+        stride: u32,
+        /// One without parts: not residual, grouped, split or rated.
+        inner: Box<Quantizer>,
+    },
     /// Finite scalar quantisation (Mentzer et al. 2023).
     Fsq(Fsq),
     /// Lookup-free quantisation: the sign of each channel (Yu et al. 2023), most significant bit first.
