@@ -46,7 +46,8 @@ fn sample(vectors: &Path) -> Vec<f32> {
 }
 
 fn options(codebooks: usize) -> Options {
-    let isa = std::env::var("CODEC_ISA").map_or_else(|_| Isa::detect(), |name| name.parse().expect("an instruction set"));
+    let isa =
+        std::env::var("CODEC_ISA").map_or_else(|_| Isa::detect(), |name| name.parse().expect("an instruction set"));
     Options { isa, codebooks: Some(codebooks), ..Options::default() }
 }
 
@@ -72,7 +73,11 @@ fn exact_mode_is_the_original_bit_for_bit() {
 
     for (rate, codebooks) in RATES {
         let codes = model.encode(&pcm, &options(codebooks)).unwrap();
-        assert_eq!(packets(&codes), std::fs::read(vectors.join(format!("sample1.xnn.{rate}.lyra"))).unwrap(), "packets at {rate}");
+        assert_eq!(
+            packets(&codes),
+            std::fs::read(vectors.join(format!("sample1.xnn.{rate}.lyra"))).unwrap(),
+            "packets at {rate}"
+        );
         let wave = model.decode(&codes, None, &options(codebooks)).unwrap();
         assert_eq!(wave, floats(vectors.join(format!("sample1.xnn.{rate}.wave_f32.npy"))), "waveform at {rate}");
 
