@@ -7,6 +7,7 @@
 #[cfg(feature = "alloc")]
 mod aligned;
 mod depthwise;
+mod fft;
 mod isa;
 mod map;
 mod math;
@@ -26,6 +27,7 @@ use core::ops::Range;
 
 #[cfg(feature = "alloc")]
 pub use aligned::Aligned;
+pub use fft::{MAX_FFT, RealFft};
 pub use isa::{Isa, UnknownIsa};
 use simd::{Op, Simd};
 

@@ -25,6 +25,9 @@ pub(super) enum Kind {
     GroupNorm(GroupNormLayer),
     Trim(TrimLayer),
     PadEnd(PadEndLayer),
+    Istft(IstftLayer),
+    LogMel(LogMelLayer),
+    Noise(NoiseLayer),
 }
 
 impl Kind {
@@ -40,6 +43,9 @@ impl Kind {
             Self::GroupNorm(l) => ([Some(l.src), Some(l.tmp), None], l.src),
             Self::Trim(l) => ([Some(l.src), None, None], l.src),
             Self::PadEnd(l) => ([Some(l.src), None, None], l.src),
+            Self::Istft(l) => ([Some(l.src), Some(l.tmp), None], l.dst),
+            Self::LogMel(l) => ([Some(l.src), Some(l.tmp), None], l.dst),
+            Self::Noise(l) => ([Some(l.src), Some(l.tmp), None], l.src),
         }
     }
 }
@@ -153,6 +159,9 @@ impl Chain {
                 Kind::GroupNorm(l) => (l.src, of(l.src)),
                 Kind::Trim(l) => (l.src, of(l.src) + l.right),
                 Kind::PadEnd(l) => (l.src, of(l.src) + l.multiple - 1),
+                Kind::Istft(l) => (l.dst, of(l.src).saturating_mul(l.hop).saturating_add(l.cut())),
+                Kind::LogMel(l) => (l.dst, l.frames.max_out(of(l.src))),
+                Kind::Noise(l) => (l.tmp, of(l.src)),
             };
             if let Some(r) = rows.get_mut(dst) {
                 *r = n.max(*r);
@@ -259,6 +268,9 @@ impl Chain {
                 Kind::GroupNorm(l) => l.step(step, &mut mem)?,
                 Kind::Trim(l) => l.step(step, &mut mem)?,
                 Kind::PadEnd(l) => l.step(step, &mut mem)?,
+                Kind::Istft(l) => l.step(step, &mut mem)?,
+                Kind::LogMel(l) => l.step(step, &mut mem)?,
+                Kind::Noise(l) => l.step(step, &mut mem)?,
             }
         }
         let out = mem.view(self.last);
