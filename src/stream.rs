@@ -164,7 +164,7 @@ impl<'m> Encoder<'m> {
     }
 
     fn feed(&mut self, pcm: &[f32], finish: bool, out: &mut Codes) -> Result<(), Error> {
-        if pcm.len() % self.channels != 0 {
+        if !pcm.len().is_multiple_of(self.channels) {
             let needed = pcm.len().next_multiple_of(self.channels);
             return Err(RunError::BufferTooShort { needed, got: pcm.len() }.into());
         }
@@ -274,7 +274,10 @@ impl<'m> Decoder<'m> {
                 hop,
                 bytes: options.max_memory,
             }),
-            (None, None) => Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, 1), codebooks)?),
+            (None, None) => {
+                let rows = plan.quantizer().rows_per_frame();
+                Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, rows), codebooks)?)
+            }
         };
         plan.state(1, codebooks)?;
         let threads = Threads::new(options.threads, options.isa)?;
@@ -316,7 +319,7 @@ impl<'m> Decoder<'m> {
     }
 
     fn feed(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
-        if codes.codebooks != self.codebooks || codes.data.len() % self.codebooks != 0 {
+        if codes.codebooks != self.codebooks || !codes.data.len().is_multiple_of(self.codebooks) {
             return Err(Error::Codes(format!(
                 "{} codes of {} a frame, but the decoder was made for {} a frame",
                 codes.data.len(),
@@ -329,12 +332,15 @@ impl<'m> Decoder<'m> {
             Mode::Steps(state) => {
                 no_segments(codes)?;
                 let chunk = state.max_frames() * self.codebooks;
+                let all = codes.frames();
                 self.threads.run(|cx| -> Result<(), Error> {
                     let mut rest = &codes.data[..];
                     loop {
+                        let before = all - rest.len() / state.codebooks();
                         let (now, later) = rest.split_at(chunk.min(rest.len()));
                         rest = later;
-                        out.extend_from_slice(plan.step(cx, state, now, finish && rest.is_empty())?);
+                        let step = plan.step(cx, state, now, finish && rest.is_empty());
+                        out.extend_from_slice(step.map_err(|e| from_frame(e, before))?);
                         if rest.is_empty() {
                             return Ok(());
                         }
@@ -344,7 +350,8 @@ impl<'m> Decoder<'m> {
             Mode::Whole(limit) => {
                 no_segments(codes)?;
                 let frames = (self.whole.len() + codes.data.len()) / self.codebooks;
-                limit.check(plan.chain(), frames, limit.hop)?;
+                let rows = plan.quantizer().rows_per_frame();
+                limit.check(plan.chain(), frames * rows, limit.hop / rows)?;
                 self.whole.extend_from_slice(&codes.data);
                 if finish {
                     let mut state = plan.state(frames, self.codebooks)?;
@@ -390,6 +397,16 @@ impl<'m> Decoder<'m> {
                 Ok(())
             }
         }
+    }
+}
+
+/// An engine's error with its frame counted from the start of the call.
+fn from_frame(e: RunError, before: usize) -> RunError {
+    match e {
+        RunError::CodeOutOfRange { frame, codebook, code, size } => {
+            RunError::CodeOutOfRange { frame: frame + before, codebook, code, size }
+        }
+        e => e,
     }
 }
 

@@ -105,6 +105,7 @@ fn shape(layers: &[Layer], mut rows: usize, mut channels: usize) -> (usize, usiz
             Layer::Lstm(lstm) => assert_eq!((channels, channels), (lstm.input as usize, lstm.hidden as usize)),
             Layer::GroupNorm(norm) => assert_eq!(channels, norm.channels as usize, "{}", norm.name),
             Layer::Activation(_) | Layer::Quantize { .. } | Layer::Dequantize { .. } => {}
+            other => panic!("a layer that these systems do not have: {other:?}"),
         }
     }
     (rows, channels)

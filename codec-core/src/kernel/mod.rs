@@ -8,6 +8,7 @@
 mod aligned;
 mod attention;
 mod depthwise;
+mod fft;
 mod isa;
 mod map;
 mod math;
@@ -29,6 +30,7 @@ use core::ops::Range;
 #[cfg(feature = "alloc")]
 pub use aligned::Aligned;
 pub use attention::{Heads, attend, rotate, sine};
+pub use fft::{MAX_FFT, RealFft};
 pub use isa::{Isa, UnknownIsa};
 pub use norm::layer_norm;
 use simd::{Op, Simd};
