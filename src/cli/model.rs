@@ -69,11 +69,7 @@ pub fn codebooks_of_bandwidth(bitrates: &[Bitrate], most: usize, kbps: f64) -> R
             bitrates.iter().map(|b| format!("{} ({} codebooks)", decimals(b.kbps), b.codebooks)).collect();
         Failure::new(
             format_args!("the model has no bandwidth of {kbps} kbps"),
-            format_args!(
-                "it has {}; --codebooks takes any count up to {}",
-                offers.join(", "),
-                most
-            ),
+            format_args!("it has {}; --codebooks takes any count up to {}", offers.join(", "), most),
         )
     })
 }
