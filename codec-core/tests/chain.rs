@@ -30,8 +30,9 @@ fn conv_reference(l: &Conv, t: &dyn Tensors, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = x.len();
     if l.padding.complete {
         let frames = ((n + left + right) as f64 - span as f64) / s as f64 + 1.0;
-        let ideal = (frames.ceil() as usize - 1) * s + span;
-        right += ideal.saturating_sub(n + left + right);
+        // Less than nothing where even one window asks for more than there is.
+        let ideal = (frames.ceil() as i64 - 1) * s as i64 + span as i64;
+        right += (ideal - (n + left + right) as i64).max(0) as usize;
     }
     let zero = vec![0.0; l.input as usize];
     let mut extended = x.to_vec();
