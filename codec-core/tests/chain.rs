@@ -1,10 +1,11 @@
 //! A chain gives the same bits at any chunking, and what the plain formulas give.
 
+#[path = "support/signal.rs"]
+mod signal;
 #[path = "support/tensors.rs"]
 mod tensors;
 
 use codec_core::{
-    kernel::{Compute, Isa},
     pipeline::Chain,
     spec::{
         Activation, Blocks, Branch, Conv, ConvTranspose, Layer, Lstm, PadMode, Padding, Parallel, Residual,
@@ -13,41 +14,8 @@ use codec_core::{
     weights::Tensors,
 };
 use proptest::prelude::*;
+use signal::{close, noise, rows, run};
 use tensors::MapTensors;
-
-fn cx() -> Compute<'static> {
-    Compute { isa: Isa::detect(), pool: None }
-}
-
-/// Runs a signal through a chain in pieces of the given sizes (the last one repeats).
-fn run(chain: &Chain, signal: &[f32], pieces: &[usize]) -> Vec<f32> {
-    let channels = chain.input_channels();
-    let largest = pieces.iter().copied().max().unwrap_or(1);
-    let mut state = chain.state(largest);
-    let mut out = Vec::new();
-    let mut rest = signal;
-    let mut sizes = pieces.iter().chain(std::iter::repeat(pieces.last().unwrap()));
-    loop {
-        let n = (sizes.next().unwrap() * channels).min(rest.len());
-        let (now, later) = rest.split_at(n);
-        rest = later;
-        let finish = rest.is_empty();
-        out.extend_from_slice(chain.step(cx(), &mut state, now, finish).unwrap());
-        if finish {
-            return out;
-        }
-    }
-}
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut s = seed;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (s >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 fn conv(name: &str, input: u32, output: u32, kernel: u32, stride: u32, dilation: u32, padding: Padding) -> Conv {
     Conv { name: name.into(), input, output, kernel, stride, dilation, groups: 1, bias: true, padding, int8: None }
@@ -127,18 +95,6 @@ fn transpose_reference(l: &ConvTranspose, t: &dyn Tensors, x: &[Vec<f64>]) -> Ve
         }
     }
     y[l.trim_left as usize..(full - i64::from(l.trim_right.max(0))) as usize].to_vec()
-}
-
-fn rows(x: &[f32], channels: usize) -> Vec<Vec<f64>> {
-    x.chunks(channels).map(|r| r.iter().map(|&v| f64::from(v)).collect()).collect()
-}
-
-fn close(ours: &[f32], reference: &[Vec<f64>]) {
-    let reference: Vec<f64> = reference.concat();
-    assert_eq!(ours.len(), reference.len(), "length");
-    for (i, (a, b)) in ours.iter().zip(&reference).enumerate() {
-        assert!((f64::from(*a) - b).abs() < 1e-4, "value {i}: {a} against {b}");
-    }
 }
 
 fn padding() -> impl Strategy<Value = (PadMode, bool)> {

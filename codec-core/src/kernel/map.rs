@@ -72,6 +72,9 @@ maps! {
         s.fma(s.mul(y, y), channels(s, inverse, n, lanes), x)
     };
     true Tanh[]() |s, n, lanes, x| math::tanh(s, x);
+    true Gelu[]() |s, n, lanes, x| math::gelu(s, x);
+    true Silu[]() |s, n, lanes, x| math::silu(s, x);
+    false Multiply['a](factors: &'a [f32]) |s, n, lanes, x| s.mul(x, channels(s, factors, n, lanes));
     true Scale[](factor: f32) |s, n, lanes, x| s.mul(x, s.splat(factor));
     true Divide[](divisor: f32) |s, n, lanes, x| s.div(x, s.splat(divisor));
     false Requantize['a](multiplier: &'a [f32], low: f32, high: f32) |s, n, lanes, x| {
@@ -159,6 +162,9 @@ impl Op for FinishOp<'_> {
             Pointwise::LeakyRelu(slope) => self.each(s, LeakyRelu { slope }),
             Pointwise::Snake { alpha, inverse } => self.each(s, Snake { alpha, inverse }),
             Pointwise::Tanh => self.each(s, Tanh {}),
+            Pointwise::Gelu => self.each(s, Gelu {}),
+            Pointwise::Silu => self.each(s, Silu {}),
+            Pointwise::Multiply(factors) => self.each(s, Multiply { factors }),
             Pointwise::Scale(factor) => self.each(s, Scale { factor }),
             Pointwise::Divide(divisor) => self.each(s, Divide { divisor }),
             Pointwise::Requantize { multiplier, low, high } => self.each(s, Requantize { multiplier, low, high }),

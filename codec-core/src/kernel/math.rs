@@ -60,6 +60,40 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     s.xor(magnitude, sign)
 }
 
+/// The error function; odd to the bit.
+#[inline(always)]
+pub(super) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
+    let sign = s.and(x, s.splat(-0.0));
+    let a = s.xor(x, sign);
+    // Up to 1: a polynomial of a^2.
+    let u = s.mul(a, a);
+    let mut near = s.splat(f32::from_bits(0x38a4_b514));
+    for c in [0xba51_fb7e, 0x3baa_02d9, 0xbcdb_fc86, 0x3de7_167c, 0xbec0_939f, 0x3f90_6eba] {
+        near = s.fma(near, u, s.splat(f32::from_bits(c)));
+    }
+    // From 1 on: 1 - exp(-g), where g is a polynomial of a; from 4 on that is 1.
+    let b = s.min(s.splat(4.0), a);
+    let mut g = s.splat(f32::from_bits(0xb943_e8d2));
+    for c in [0x3b41_759a, 0xbcb3_087e, 0x3dd3_3b24, 0x3f23_5b07, 0x3f90_452a, 0x39b0_5c70] {
+        g = s.fma(g, b, s.splat(f32::from_bits(c)));
+    }
+    let far = s.sub(s.splat(1.0), exp(s, s.xor(g, s.splat(-0.0))));
+    s.xor(s.select_gt(a, s.splat(1.0), far, s.mul(a, near)), sign)
+}
+
+/// `x (1 + erf(x / sqrt(2))) / 2`.
+#[inline(always)]
+pub(super) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    let half = s.mul(s.splat(0.5), x);
+    s.fma(half, erf(s, s.mul(x, s.splat(core::f32::consts::FRAC_1_SQRT_2))), half)
+}
+
+/// `x / (1 + exp(-x))`.
+#[inline(always)]
+pub(super) fn silu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.div(x, s.add(s.splat(1.0), exp(s, s.xor(x, s.splat(-0.0)))))
+}
+
 /// Sine; the error is absolute, about `1e-7`, for `|x|` up to 10^4 and grows with `|x|` beyond. Always in [-1, 1].
 #[inline(always)]
 pub(super) fn sin<S: Simd>(s: S, x: S::V) -> S::V {

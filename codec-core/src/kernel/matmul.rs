@@ -8,9 +8,12 @@ use super::{Epilogue, PANEL, Panels, Rows, Start, narrow};
 
 /// Values of a panel's depth that are worked through for all rows before the next: a pair of panels of this
 /// depth stays in the second cache.
-const DEPTH_BLOCK: usize = if cfg!(test) { 24 } else { 2048 };
+const DEPTH_BLOCK: usize = if cfg!(test) { 24 } else { 1024 };
 /// Values of the left operand that are worked through for all panels before the next.
 const ROW_BLOCK: usize = if cfg!(test) { 256 } else { 1 << 16 };
+
+/// How far ahead of their use, in values of a panel's depth, weights are asked for.
+const AHEAD: usize = 32;
 
 /// Where a tile's sums start.
 #[derive(Clone, Copy)]
@@ -36,8 +39,6 @@ pub(super) struct Tile {
     pub(super) init: Init,
     pub(super) out: *mut f32,
     pub(super) out_stride: usize,
-    /// Columns that are there; those past them are neither read nor written in bias and output.
-    pub(super) columns: usize,
 }
 
 /// A [`Tile`] of known size that describes memory that is there.
@@ -45,8 +46,8 @@ pub(super) struct TileOf<'a, const M: usize, const N: usize>(&'a Tile);
 
 impl<'a, const M: usize, const N: usize> TileOf<'a, M, N> {
     /// # Safety
-    /// `M` rows of `a` and as many panels as `N` vectors reach can be read, the start too, and the output can be
-    /// read and written by nobody else.
+    /// `M` rows of `a`, as many panels as `N` vectors reach and a bias for all of these columns can be read, and
+    /// the output be read, and written by nobody else.
     #[inline(always)]
     pub(super) unsafe fn new(tile: &'a Tile) -> Self {
         Self(tile)
@@ -59,27 +60,22 @@ impl<const M: usize, const N: usize> Op for TileOf<'_, M, N> {
     fn run<S: Simd>(self, s: S) {
         let t = self.0;
         let per_panel = PANEL / S::W;
-        let lanes = |v: usize| t.columns.saturating_sub(v * S::W).min(S::W);
-        let whole = t.columns >= N * S::W;
         let mut acc = [[s.splat(0.0); N]; M];
         // SAFETY: `new`'s.
         unsafe {
             match t.init {
                 Init::Zero => {}
                 Init::Bias(p) => {
-                    for v in 0..N {
-                        let p = p.wrapping_add(v * S::W);
-                        let x = if whole { s.load(p) } else { s.load_some(p, lanes(v)) };
-                        for row in &mut acc {
-                            row[v] = x;
+                    for row in &mut acc {
+                        for (v, x) in row.iter_mut().enumerate() {
+                            *x = s.load(p.add(v * S::W));
                         }
                     }
                 }
                 Init::Output => {
                     for (i, row) in acc.iter_mut().enumerate() {
                         for (v, x) in row.iter_mut().enumerate() {
-                            let p = t.out.wrapping_add(i * t.out_stride + v * S::W);
-                            *x = if whole { s.load(p) } else { s.load_some(p, lanes(v)) };
+                            *x = s.load(t.out.add(i * t.out_stride + v * S::W));
                         }
                     }
                 }
@@ -92,6 +88,10 @@ impl<const M: usize, const N: usize> Op for TileOf<'_, M, N> {
                     for (v, w) in w.iter_mut().enumerate() {
                         *w = s.load(b.add(v / per_panel * t.panel_stride + v % per_panel * S::W));
                     }
+                    // A single row reads nothing but weights, as fast as they come.
+                    for v in (0..if M > 1 { N } else { 0 }).step_by(per_panel) {
+                        s.prefetch(b.wrapping_add(v / per_panel * t.panel_stride + AHEAD * PANEL));
+                    }
                     b = b.wrapping_add(PANEL);
                     for (i, row) in acc.iter_mut().enumerate() {
                         let x = s.splat(*a.add(i * t.row_stride + c));
@@ -103,8 +103,7 @@ impl<const M: usize, const N: usize> Op for TileOf<'_, M, N> {
             }
             for (i, row) in acc.iter().enumerate() {
                 for (v, x) in row.iter().enumerate() {
-                    let p = t.out.wrapping_add(i * t.out_stride + v * S::W);
-                    if whole { s.store(p, *x) } else { s.store_some(p, *x, lanes(v)) }
+                    s.store(t.out.add(i * t.out_stride + v * S::W), *x);
                 }
             }
         }
@@ -193,6 +192,7 @@ impl<'a> Part<'a> {
             let last = tap >= a.taps;
             for i in range.clone() {
                 let rows = self.rows.start + tiles.start(i)..self.rows.start + tiles.start(i + 1);
+                let out = out.wrapping_add(rows.start * out_stride + columns.start);
                 let tile = Tile {
                     a: self.job.row(rows.start).wrapping_offset(offset),
                     row_stride: a.row_stride,
@@ -207,12 +207,17 @@ impl<'a> Part<'a> {
                         Start::Bias(b) => Init::Bias(b.as_ptr().wrapping_add(columns.start)),
                         Start::Output => Init::Output,
                     },
-                    out: out.wrapping_add(rows.start * out_stride + columns.start),
+                    out,
                     out_stride,
-                    columns: columns.len(),
                 };
-                // SAFETY: rows and columns are the job's, whose slices are long enough.
-                unsafe { s.tile(rows.len(), vectors, &tile) };
+                // SAFETY: rows and columns are the job's, whose slices are long enough, or go by way of `partial`.
+                unsafe {
+                    if columns.len() == vectors * S::W {
+                        s.tile(rows.len(), vectors, &tile);
+                    } else {
+                        partial(s, tile, rows.len(), columns.len(), vectors);
+                    }
+                }
                 if last {
                     self.job.finish(s, rows, columns.clone());
                 }
@@ -220,6 +225,46 @@ impl<'a> Part<'a> {
             if last {
                 return;
             }
+        }
+    }
+}
+
+/// Values of the largest tile.
+const TILE: usize = 12 * 2 * PANEL;
+
+/// A tile of which only the first `columns` columns are there.
+/// # Safety
+/// As [`TileOf::new`] for these.
+#[inline(always)]
+unsafe fn partial<S: Simd>(s: S, tile: Tile, rows: usize, columns: usize, vectors: usize) {
+    let width = vectors * S::W;
+    let mut bias = [0.0f32; TILE];
+    let mut out = [0.0f32; TILE];
+    let whole = Tile {
+        init: match tile.init {
+            Init::Bias(_) => Init::Bias(bias.as_ptr()),
+            init => init,
+        },
+        out: out.as_mut_ptr(),
+        out_stride: width,
+        ..tile
+    };
+    // SAFETY: the caller's; `rows * width <= TILE`.
+    unsafe {
+        match tile.init {
+            Init::Zero => {}
+            Init::Bias(p) => core::ptr::copy_nonoverlapping(p, bias.as_mut_ptr(), columns),
+            Init::Output => {
+                for i in 0..rows {
+                    let from = tile.out.add(i * tile.out_stride);
+                    core::ptr::copy_nonoverlapping(from, whole.out.add(i * width), columns);
+                }
+            }
+        }
+        s.tile(rows, vectors, &whole);
+        for i in 0..rows {
+            let to = tile.out.add(i * tile.out_stride);
+            core::ptr::copy_nonoverlapping(whole.out.add(i * width), to, columns);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "alloc")]
 mod aligned;
+mod attention;
 mod depthwise;
 mod isa;
 mod map;
@@ -14,6 +15,7 @@ mod matmul;
 mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod norm;
 mod scalar;
 mod search;
 mod simd;
@@ -26,7 +28,9 @@ use core::ops::Range;
 
 #[cfg(feature = "alloc")]
 pub use aligned::Aligned;
+pub use attention::{Heads, attend, rotate, sine};
 pub use isa::{Isa, UnknownIsa};
+pub use norm::layer_norm;
 use simd::{Op, Simd};
 
 /// Output columns in a panel of packed weights, on every instruction set.
@@ -127,6 +131,12 @@ pub enum Pointwise<'a> {
     },
     /// Hyperbolic tangent.
     Tanh,
+    /// `x * (1 + erf(x / sqrt(2))) / 2`.
+    Gelu,
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// `x` times a factor a channel.
+    Multiply(&'a [f32]),
     /// `x * factor`.
     Scale(f32),
     /// `x / divisor`.
@@ -167,6 +177,7 @@ impl Pointwise<'_> {
     fn reaches(self, channels: usize) -> bool {
         match self {
             Self::Snake { alpha, inverse } => alpha.len() >= channels && inverse.len() >= channels,
+            Self::Multiply(factors) => factors.len() >= channels,
             Self::Requantize { multiplier, .. } => multiplier.len() >= channels,
             _ => true,
         }

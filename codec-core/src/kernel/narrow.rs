@@ -1,6 +1,7 @@
 //! Few output columns: vectors run over time instead. A block of the input is transposed once, to
 //! `[channel][time]`, and serves every tap.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::matmul::Job;
@@ -8,7 +9,14 @@ use super::simd::{Op, Simd};
 use super::{PANEL, Start};
 
 /// Values of the transposed block, which lies on the stack.
-const BLOCK: usize = 8192;
+const BLOCK: usize = 16384;
+
+/// The most outputs of a column that are worked through at once.
+const GROUP: usize = 8 * PANEL;
+
+/// A transposed block; stores of whole vectors must not straddle cache lines.
+#[repr(align(64))]
+struct Transposed([MaybeUninit<f32>; BLOCK]);
 
 /// How a job is computed over time.
 #[derive(Clone, Copy)]
@@ -46,13 +54,18 @@ pub(super) fn plan<S: Simd>(job: &Job<'_>) -> Option<Plan> {
         return None;
     }
     let span = (taps - 1).checked_mul(step.unsigned_abs())?;
-    let length = BLOCK / depth / S::W * S::W;
-    let rows = length.checked_sub(span)? / S::W * S::W;
+    let group = S::W * time_vectors(job.w.columns);
+    let size = |block: usize| {
+        let length = block / depth / S::W * S::W;
+        (length, length.saturating_sub(span) / S::W * S::W)
+    };
+    // In the first cache, if that leaves room for a group.
+    let small = size(BLOCK / 2);
+    let (length, rows) = if small.1 >= group { small } else { size(BLOCK) };
     // The rows of a block that belong to its neighbour are transposed twice.
     if rows < S::W || rows < span {
         return None;
     }
-    let group = S::W * time_vectors(job.w.columns);
     let rows = if rows >= group { rows / group * group } else { rows };
     Some(Plan { input_stride, depth, taps, step, span, length, rows })
 }
@@ -69,7 +82,8 @@ fn time_vectors(columns: usize) -> usize {
 
 #[inline(always)]
 pub(super) fn run<S: Simd>(s: S, job: &Job<'_>, rows: Range<usize>, plan: Plan) {
-    let mut x = [0.0f32; BLOCK];
+    let mut x = Transposed([MaybeUninit::uninit(); BLOCK]);
+    let x = x.0.as_mut_ptr().cast::<f32>();
     let mut t = rows.start;
     while t < rows.end {
         let end = rows.end.min(t + plan.rows);
@@ -77,8 +91,8 @@ pub(super) fn run<S: Simd>(s: S, job: &Job<'_>, rows: Range<usize>, plan: Plan) 
         let behind = if plan.step < 0 { plan.span } else { 0 };
         let from = job.row(t).wrapping_sub(behind * plan.input_stride);
         // SAFETY: these are the input rows of outputs `t..end`, and `end - t + span <= length`.
-        unsafe { transpose(s, from, end - t + plan.span, &plan, &mut x) };
-        let block = Block { job, plan: &plan, x: &x, behind, rows: t..end };
+        unsafe { transpose(s, from, end - t + plan.span, &plan, x) };
+        let block = Block { job, plan: &plan, x, behind, rows: t..end };
         match job.w.columns {
             1 => s.call(block.columns::<1, 8>()),
             2 => s.call(block.columns::<2, 4>()),
@@ -94,13 +108,12 @@ pub(super) fn run<S: Simd>(s: S, job: &Job<'_>, rows: Range<usize>, plan: Plan) 
     }
 }
 
-/// `to[c][r] = from[r][c]` for `rows` input rows.
+/// `to[c][r] = from[r][c]` for `rows` input rows, and zero from there to the end of the block.
 /// # Safety
-/// The rows can be read.
+/// The rows can be read, and `BLOCK` values written.
 #[inline(always)]
-unsafe fn transpose<S: Simd>(s: S, from: *const f32, rows: usize, plan: &Plan, to: &mut [f32; BLOCK]) {
+unsafe fn transpose<S: Simd>(s: S, from: *const f32, rows: usize, plan: &Plan, to: *mut f32) {
     let (whole_rows, whole_depth) = (rows / S::W * S::W, plan.depth / S::W * S::W);
-    let to = to.as_mut_ptr();
     // SAFETY: the caller's; `depth * length <= BLOCK` and `rows <= length`.
     unsafe {
         for r in (0..whole_rows).step_by(S::W) {
@@ -114,6 +127,9 @@ unsafe fn transpose<S: Simd>(s: S, from: *const f32, rows: usize, plan: &Plan, t
                 *to.add(c * plan.length + r) = *from.add(r * plan.input_stride + c);
             }
         }
+        for c in 0..plan.depth {
+            to.add(c * plan.length + rows).write_bytes(0, plan.length - rows);
+        }
     }
 }
 
@@ -121,7 +137,8 @@ unsafe fn transpose<S: Simd>(s: S, from: *const f32, rows: usize, plan: &Plan, t
 struct Block<'a> {
     job: &'a Job<'a>,
     plan: &'a Plan,
-    x: &'a [f32; BLOCK],
+    /// `[depth][length]`, all of it initialised.
+    x: *const f32,
     /// Input rows of the block before that of its first output's tap 0.
     behind: usize,
     rows: Range<usize>,
@@ -142,22 +159,30 @@ impl<'a> Block<'a> {
         let plan = self.plan;
         let count = self.rows.len();
         let out = out.wrapping_add((self.rows.start + t) * out_stride);
-        let lanes = |v: usize| count.saturating_sub(t + v * S::W).min(S::W);
         let mut acc = [[s.splat(0.0); C]; T];
-        let mut spill = [0.0f32; PANEL];
+        // What is indexed by a variable, and so would keep `acc` out of registers.
+        let mut memory = [[0.0f32; GROUP]; C];
         // SAFETY: the job's slices are long enough; lanes past the block's last output read other values of the
-        // block, which end at `length`, and are not stored.
+        // block, which end at `length`, and are not stored. `T * W <= GROUP` and `C <= 8`.
         unsafe {
-            for (v, row) in acc.iter_mut().enumerate() {
-                for (n, sum) in row.iter_mut().enumerate() {
-                    match start {
-                        Start::Zero => {}
-                        Start::Bias(bias) => *sum = s.splat(*bias.as_ptr().add(n)),
-                        Start::Output => {
-                            for (i, x) in spill.iter_mut().enumerate().take(lanes(v)) {
-                                *x = *out.add((v * S::W + i) * out_stride + n);
-                            }
-                            *sum = s.load(spill.as_ptr());
+            match start {
+                Start::Zero => {}
+                Start::Bias(bias) => {
+                    for sums in &mut acc {
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            *sum = s.splat(*bias.as_ptr().add(n));
+                        }
+                    }
+                }
+                Start::Output => {
+                    for i in 0..count.saturating_sub(t).min(T * S::W) {
+                        for (n, column) in memory.iter_mut().enumerate() {
+                            *column.as_mut_ptr().add(i) = *out.add(i * out_stride + n);
+                        }
+                    }
+                    for (v, sums) in acc.iter_mut().enumerate() {
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            *sum = s.load(memory[n].as_ptr().add(v * S::W));
                         }
                     }
                 }
@@ -165,7 +190,7 @@ impl<'a> Block<'a> {
             let mut b = w.data.as_ptr();
             for j in 0..plan.taps {
                 let row = (self.behind + t).wrapping_add_signed(j as isize * plan.step);
-                let mut x = self.x.as_ptr().add(row);
+                let mut x = self.x.add(row);
                 for _ in 0..plan.depth {
                     for (v, sums) in acc.iter_mut().enumerate() {
                         let x = s.load(x.add(v * S::W));
@@ -177,17 +202,14 @@ impl<'a> Block<'a> {
                     b = b.wrapping_add(PANEL);
                 }
             }
-            for (v, row) in acc.iter().enumerate() {
-                for (n, sum) in row.iter().enumerate() {
-                    let out = out.wrapping_add(v * S::W * out_stride + n);
-                    if C == 1 && out_stride == 1 {
-                        s.store_some(out, *sum, lanes(v));
-                        continue;
-                    }
-                    s.store(spill.as_mut_ptr(), *sum);
-                    for (i, y) in spill.iter().enumerate().take(lanes(v)) {
-                        *out.add(i * out_stride) = *y;
-                    }
+            for (v, sums) in acc.iter().enumerate() {
+                for (n, sum) in sums.iter().enumerate() {
+                    s.store(memory[n].as_mut_ptr().add(v * S::W), *sum);
+                }
+            }
+            for i in 0..count.saturating_sub(t).min(T * S::W) {
+                for (n, column) in memory.iter().enumerate() {
+                    *out.add(i * out_stride + n) = *column.as_ptr().add(i);
                 }
             }
         }
@@ -201,9 +223,14 @@ impl<const C: usize, const T: usize> Op for Columns<'_, C, T> {
         let count = self.0.rows.len();
         let mut t = 0;
         // A last group may be longer than what is left of it, as long as it stays in the block.
-        while t < count && t + T * S::W + self.0.plan.span <= self.0.plan.length {
+        let fits = |t: usize, vectors: usize| t < count && t + vectors * S::W + self.0.plan.span <= self.0.plan.length;
+        while fits(t, T) {
             self.0.group::<S, C, T>(s, t);
             t += T * S::W;
+        }
+        while fits(t, 2) {
+            self.0.group::<S, C, 2>(s, t);
+            t += 2 * S::W;
         }
         while t < count {
             self.0.group::<S, C, 1>(s, t);

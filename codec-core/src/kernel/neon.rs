@@ -25,6 +25,7 @@ impl Simd for Neon {
     #[inline(always)]
     fn call<O: Op>(self, op: O) -> O::Output {
         #[target_feature(enable = "neon")]
+        #[inline(never)]
         fn inner<O: Op>(s: Neon, op: O) -> O::Output {
             op.run(s)
         }

@@ -43,6 +43,11 @@ pub(super) trait Simd: Copy {
     fn add_bits(self, a: Self::V, b: Self::V) -> Self::V;
     fn shift_left<const N: u32>(self, a: Self::V) -> Self::V;
 
+    /// Asks for the values at `p`, which may be anywhere, to be brought near.
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        let _ = p;
+    }
     /// # Safety
     /// `W` values can be read at `p`.
     unsafe fn load(self, p: *const f32) -> Self::V;

@@ -55,10 +55,13 @@ fn function(kind: usize, parameters: &[f32]) -> Pointwise<'_> {
         6 => Pointwise::Divide(3.0),
         7 => Pointwise::Requantize { multiplier: parameters, low: -3.0, high: 4.0 },
         8 => Pointwise::Quantize { inverse_scale: 7.5, low: -9.0, high: 8.0 },
+        9 => Pointwise::Gelu,
+        10 => Pointwise::Silu,
+        11 => Pointwise::Multiply(parameters),
         _ => Pointwise::LeakyReluInt8 { positive: 200.0, negative: 60.0, low: -5.0, high: 5.0 },
     }
 }
-const FUNCTIONS: usize = 10;
+const FUNCTIONS: usize = 13;
 
 /// The shape of a product or of a depthwise convolution.
 #[derive(Clone, Debug)]
@@ -458,7 +461,15 @@ fn functions_of_special_values() {
             x[0]
         };
         let snake = Pointwise::Snake { alpha: &[1.0], inverse: &[1.0] };
-        for g in [Pointwise::Elu(1.0), Pointwise::Tanh, snake, function(8, &[]), function(9, &[])] {
+        for g in [
+            Pointwise::Elu(1.0),
+            Pointwise::Tanh,
+            snake,
+            function(8, &[]),
+            Pointwise::Gelu,
+            Pointwise::Silu,
+            function(12, &[]),
+        ] {
             assert!(f(g, f32::NAN).is_nan());
         }
         assert_eq!(f(Pointwise::Elu(1.0), f32::NEG_INFINITY), -1.0);

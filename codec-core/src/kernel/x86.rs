@@ -32,6 +32,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn call<O: Op>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
         fn inner<O: Op>(s: Avx2, op: O) -> O::Output {
             op.run(s)
         }
@@ -61,6 +62,11 @@ impl Simd for Avx2 {
     fn shift_left<const N: u32>(self, a: __m256) -> __m256 {
         // SAFETY: as above.
         unsafe { _mm256_castsi256_ps(_mm256_sll_epi32(_mm256_castps_si256(a), _mm_cvtsi32_si128(N as i32))) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: a hint, which no address can make fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> __m256 {
@@ -150,6 +156,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn call<O: Op>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx512f")]
+        #[inline(never)]
         fn inner<O: Op>(s: Avx512, op: O) -> O::Output {
             op.run(s)
         }
@@ -179,6 +186,11 @@ impl Simd for Avx512 {
     fn shift_left<const N: u32>(self, a: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<N>(_mm512_castps_si512(a))) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: a hint, which no address can make fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> __m512 {

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Columns of the recurrent weights that are worked through at once.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
 
 /// `rows` contiguous rows of `depth` values.
 fn rows(data: &[f32], origin: usize, rows: usize, depth: usize) -> Rows<'_> {

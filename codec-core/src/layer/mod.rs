@@ -5,6 +5,7 @@
 //! of room, into which a layer copies the history that it kept, so that every window is contiguous; after
 //! them it has *tail* rows for the padding at the end of the signal.
 
+mod attention;
 mod conv;
 mod conv_transpose;
 mod lstm;
@@ -12,13 +13,14 @@ mod norm;
 mod pointwise;
 mod shape;
 
+pub(crate) use attention::{AttentionLayer, Reach, RotaryTable};
 pub(crate) use conv::Pad;
 pub(crate) use conv::{ConvLayer, Window};
 pub(crate) use conv_transpose::{BlocksLayer, ConvTransposeLayer, Phase};
 pub(crate) use lstm::LstmLayer;
-pub(crate) use norm::GroupNormLayer;
+pub(crate) use norm::{GroupNormLayer, LayerNormLayer};
 pub(crate) use pointwise::{AddLayer, Fixed, Function, MapLayer};
-pub(crate) use shape::{PadEndLayer, TrimLayer};
+pub(crate) use shape::{GatherLayer, PadEndLayer, TrimLayer};
 
 use crate::{RunError, kernel::Compute};
 
@@ -44,6 +46,8 @@ pub(crate) struct Cursor {
     pub next: usize,
     /// Rows seen so far, saturating.
     pub seen: usize,
+    /// Rows seen so far by a layer that depends on their number, modulo 2^64.
+    pub position: u64,
     /// Whether the padding before the signal is behind us.
     pub started: bool,
 }

@@ -1,7 +1,7 @@
-//! Group normalisation over the whole signal.
+//! Group normalisation over the whole signal, and layer normalisation of each row.
 
 use super::{Memory, Slot, Step};
-use crate::RunError;
+use crate::{RunError, kernel};
 
 /// A planned group normalisation, in place.
 #[derive(Clone, Copy, Debug)]
@@ -62,5 +62,24 @@ impl GroupNormLayer {
             }
         }
         Ok(())
+    }
+}
+
+/// A planned layer normalisation, in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerNormLayer {
+    pub src: usize,
+    pub epsilon: f32,
+    pub weight: Slot,
+    pub bias: Slot,
+}
+
+impl LayerNormLayer {
+    pub(crate) fn step(&self, s: &Step<'_>, mem: &mut Memory<'_>) -> Result<(), RunError> {
+        let at = mem.view(self.src);
+        let (weight, bias) = (self.weight.of(s.arena)?, self.bias.of(s.arena)?);
+        let x = mem.slice(at.start, at.rows * weight.len())?;
+        let short = RunError::Internal("a layer normalisation's slices are too short");
+        if kernel::layer_norm(s.cx, weight, bias, self.epsilon, x) { Ok(()) } else { Err(short) }
     }
 }

@@ -17,6 +17,10 @@ pub(crate) enum Function {
         inverse: Slot,
     },
     Tanh,
+    Gelu,
+    Silu,
+    /// `x` times a factor a channel.
+    Multiply(Slot),
     /// `x / divisor`.
     Divide(f32),
     /// `x * scale`.
@@ -49,6 +53,9 @@ impl Function {
             Self::LeakyRelu(slope) => Pointwise::LeakyRelu(slope),
             Self::Snake { alpha, inverse } => Pointwise::Snake { alpha: part(alpha)?, inverse: part(inverse)? },
             Self::Tanh => Pointwise::Tanh,
+            Self::Gelu => Pointwise::Gelu,
+            Self::Silu => Pointwise::Silu,
+            Self::Multiply(factors) => Pointwise::Multiply(part(factors)?),
             Self::Divide(divisor) => Pointwise::Divide(divisor),
             Self::Scale(scale) => Pointwise::Scale(scale),
             Self::Quantize { inverse_scale, low, high } => Pointwise::Quantize { inverse_scale, low, high },

@@ -49,3 +49,25 @@ impl PadEndLayer {
         Ok(())
     }
 }
+
+/// Holds rows back until they make whole blocks, in place; at the end of the signal the rest comes as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GatherLayer {
+    pub src: usize,
+    pub channels: usize,
+    /// Rows in a block.
+    pub block: usize,
+}
+
+impl GatherLayer {
+    pub(crate) fn step(&self, s: Step<'_>, mem: &mut Memory<'_>) -> Result<(), RunError> {
+        let at = mem.view(self.src);
+        let start = recall(mem, at, self.channels, s.state, s.cursor.rows)?;
+        let rows = s.cursor.rows + at.rows;
+        s.cursor.rows = if s.finish { 0 } else { rows % self.block };
+        let whole = rows - s.cursor.rows;
+        keep(mem, start + whole * self.channels, self.channels, s.cursor.rows, s.state)?;
+        mem.set(self.src, View { start, rows: whole });
+        Ok(())
+    }
+}

@@ -7,6 +7,8 @@ use alloc::{
     vec::Vec,
 };
 
+mod attention;
+
 use super::{
     chain::{Buffer, Chain, Kind, Op},
     plan::{ChainPlan, LayerPlan, Timing, reduce},
@@ -191,9 +193,10 @@ impl Builder<'_> {
             Layer::Parallel(l) => self.parallel(l, cur),
             Layer::Lstm(l) => self.lstm(l, cur),
             Layer::GroupNorm(l) => self.group_norm(l, cur),
-            Layer::LayerNorm(_) | Layer::Linear(_) | Layer::Scale { .. } | Layer::Attention(_) => {
-                Err(spec_error("", "not planned by this version"))
-            }
+            Layer::LayerNorm(l) => self.layer_norm(l, cur),
+            Layer::Linear(l) => self.linear(l, cur),
+            Layer::Scale { name, channels } => self.scale(name, *channels, cur),
+            Layer::Attention(l) => self.attention(l, cur),
             Layer::PadEnd { multiple } => {
                 let cur = self.own(cur);
                 check("", "multiple", *multiple, 1, 1 << 20)?;
@@ -253,12 +256,15 @@ impl Builder<'_> {
             Some(Kind::ConvTranspose(l)) if l.dst == cur.buffer && l.then == Function::Identity => l.stride,
             _ => return false,
         };
-        if let Function::Snake { alpha, inverse } = &mut function {
-            for slot in [alpha, inverse] {
-                // A transposed convolution stores a stride of rows as one.
-                let once = self.arena.as_ref()[slot.offset..slot.offset + slot.len].to_vec();
-                *slot = self.fill(&once.repeat(phases));
-            }
+        let slots = match &mut function {
+            Function::Snake { alpha, inverse } => [Some(alpha), Some(inverse)],
+            Function::Multiply(factors) => [Some(factors), None],
+            _ => [None, None],
+        };
+        for slot in slots.into_iter().flatten().filter(|_| phases > 1) {
+            // A transposed convolution stores a stride of rows as one.
+            let once = self.arena.as_ref()[slot.offset..slot.offset + slot.len].to_vec();
+            *slot = self.fill(&once.repeat(phases));
         }
         match self.ops.last_mut().map(|op| &mut op.kind) {
             Some(Kind::Conv(l)) => l.then = function,
@@ -273,7 +279,8 @@ impl Builder<'_> {
             Activation::Elu { alpha } => Function::Elu(*alpha),
             Activation::LeakyRelu { slope } => Function::LeakyRelu(*slope),
             Activation::Tanh => Function::Tanh,
-            Activation::Gelu | Activation::Silu => return Err(spec_error("", "not planned by this version")),
+            Activation::Gelu => Function::Gelu,
+            Activation::Silu => Function::Silu,
             Activation::Snake { name } => {
                 let alpha = read(&self.tensor(&format!("{name}.alpha"), &[cur.channels])?);
                 let inverse: Vec<f32> = alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect();
@@ -573,6 +580,10 @@ impl Builder<'_> {
         let Some(op) = self.ops.last_mut() else { return false };
         let Kind::Conv(l) = &mut op.kind else { return false };
         if l.dst != body.buffer || l.residual.is_some() || l.then != Function::Identity {
+            return false;
+        }
+        if l.src == skip.buffer {
+            // It would lay padding around rows that it still has to add.
             return false;
         }
         l.residual = Some(skip.buffer);

@@ -23,23 +23,31 @@ pub(super) enum Kind {
     Add(AddLayer),
     Lstm(LstmLayer),
     GroupNorm(GroupNormLayer),
+    LayerNorm(LayerNormLayer),
+    Attention(AttentionLayer),
+    Gather(GatherLayer),
     Trim(TrimLayer),
     PadEnd(PadEndLayer),
 }
 
 impl Kind {
     /// Buffers that the layer reads and the one that it writes.
-    pub(super) fn buffers(&self) -> ([Option<usize>; 3], usize) {
+    pub(super) fn buffers(&self) -> ([Option<usize>; 4], usize) {
+        let one = |b| [Some(b), None, None, None];
+        let two = |a, b| [Some(a), Some(b), None, None];
         match *self {
-            Self::Conv(l) => ([Some(l.src), l.residual, None], l.dst),
-            Self::ConvTranspose(l) => ([Some(l.src), None, None], l.dst),
-            Self::Blocks(l) => ([Some(l.src), Some(l.tmp), None], l.dst),
-            Self::Map(l) => ([Some(l.src), None, None], l.dst),
-            Self::Add(l) => ([Some(l.src), Some(l.dst), None], l.dst),
-            Self::Lstm(l) => ([Some(l.src), Some(l.tmp), None], l.dst),
-            Self::GroupNorm(l) => ([Some(l.src), Some(l.tmp), None], l.src),
-            Self::Trim(l) => ([Some(l.src), None, None], l.src),
-            Self::PadEnd(l) => ([Some(l.src), None, None], l.src),
+            Self::Conv(l) => ([Some(l.src), l.residual, None, None], l.dst),
+            Self::ConvTranspose(l) => (one(l.src), l.dst),
+            Self::Blocks(l) => (two(l.src, l.tmp), l.dst),
+            Self::Map(l) => (one(l.src), l.dst),
+            Self::Add(l) => (two(l.src, l.dst), l.dst),
+            Self::Lstm(l) => (two(l.src, l.tmp), l.dst),
+            Self::GroupNorm(l) => (two(l.src, l.tmp), l.src),
+            Self::Attention(l) => ([l.query, l.key, l.value, l.tmp].map(Some), l.dst),
+            Self::Trim(TrimLayer { src, .. })
+            | Self::PadEnd(PadEndLayer { src, .. })
+            | Self::Gather(GatherLayer { src, .. })
+            | Self::LayerNorm(LayerNormLayer { src, .. }) => (one(src), src),
         }
     }
 }
@@ -153,13 +161,20 @@ impl Chain {
                 Kind::GroupNorm(l) => (l.src, of(l.src)),
                 Kind::Trim(l) => (l.src, of(l.src) + l.right),
                 Kind::PadEnd(l) => (l.src, of(l.src) + l.multiple - 1),
+                Kind::LayerNorm(l) => (l.src, of(l.src)),
+                Kind::Attention(l) => (l.dst, of(l.query)),
+                Kind::Gather(l) => (l.src, of(l.src) + l.block - 1),
             };
             if let Some(r) = rows.get_mut(dst) {
                 *r = n.max(*r);
             }
-            if let Kind::Lstm(l) = op.kind {
-                let n = rows.get(l.src).copied().unwrap_or(0);
-                if let Some(r) = rows.get_mut(l.tmp) {
+            let tmp = match op.kind {
+                Kind::Lstm(l) => Some((l.tmp, n)),
+                Kind::Attention(l) => Some((l.tmp, l.tmp_len(n))),
+                _ => None,
+            };
+            if let Some((tmp, n)) = tmp {
+                if let Some(r) = rows.get_mut(tmp) {
                     *r = n;
                 }
             }
@@ -259,6 +274,9 @@ impl Chain {
                 Kind::GroupNorm(l) => l.step(step, &mut mem)?,
                 Kind::Trim(l) => l.step(step, &mut mem)?,
                 Kind::PadEnd(l) => l.step(step, &mut mem)?,
+                Kind::LayerNorm(l) => l.step(&step, &mut mem)?,
+                Kind::Attention(l) => l.step(step, &mut mem)?,
+                Kind::Gather(l) => l.step(step, &mut mem)?,
             }
         }
         let out = mem.view(self.last);
