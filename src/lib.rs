@@ -3,6 +3,8 @@
 
 pub use codec_core as core;
 
+#[cfg(feature = "audio")]
+pub mod audio;
 pub mod checkpoint;
 mod codes;
 mod error;
@@ -13,6 +15,7 @@ pub mod model_file;
 pub mod nac;
 mod stream;
 mod threads;
+pub mod tokens;
 
 pub use codes::{Codes, Segment};
 pub use error::Error;

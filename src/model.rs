@@ -168,14 +168,16 @@ impl Model {
             None => None,
             Some(_) => {
                 let chain = self.decoder_plan()?.chain();
-                Some(part(chain, self.frame_rate(), crate::stream::chunk_frames(chain, spec, 1)))
+                let rows = quantizer.rows_per_frame();
+                let piece = crate::stream::chunk_frames(chain, spec, rows) * rows;
+                Some(part(chain, self.frame_rate() * rows as f64, piece))
             }
         };
         let delay = |n: &Option<NetworkInfo>, hop: f64| n.as_ref().map_or(0.0, |n| n.plan.lookahead * hop);
         let hop = f64::from(spec.hop);
-        let samples = hop + delay(&encoder, 1.0) + delay(&decoder, hop);
+        let samples = hop + delay(&encoder, 1.0) + delay(&decoder, hop / quantizer.rows_per_frame() as f64);
         let choices = if spec.codebook_choices.is_empty() {
-            (1..=quantizer.codebooks()).collect()
+            (1..=quantizer.codebooks()).filter(|&n| quantizer.check_codebooks(0, n).is_ok()).collect()
         } else {
             spec.codebook_choices.iter().map(|&n| n as usize).collect::<Vec<_>>()
         };

@@ -274,7 +274,10 @@ impl<'m> Decoder<'m> {
                 hop,
                 bytes: options.max_memory,
             }),
-            (None, None) => Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, 1), codebooks)?),
+            (None, None) => {
+                let rows = plan.quantizer().rows_per_frame();
+                Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, rows), codebooks)?)
+            }
         };
         plan.state(1, codebooks)?;
         let threads = Threads::new(options.threads, options.isa)?;
@@ -344,7 +347,8 @@ impl<'m> Decoder<'m> {
             Mode::Whole(limit) => {
                 no_segments(codes)?;
                 let frames = (self.whole.len() + codes.data.len()) / self.codebooks;
-                limit.check(plan.chain(), frames, limit.hop)?;
+                let rows = plan.quantizer().rows_per_frame();
+                limit.check(plan.chain(), frames * rows, limit.hop / rows)?;
                 self.whole.extend_from_slice(&codes.data);
                 if finish {
                     let mut state = plan.state(frames, self.codebooks)?;

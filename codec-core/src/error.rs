@@ -70,6 +70,15 @@ pub enum RunError {
         /// The model's number; 1 is the least.
         available: usize,
     },
+    /// A level of a multi-rate quantizer is used as a whole or not at all.
+    Level {
+        /// Index of the code in a frame at which the codes asked for begin or end.
+        asked: usize,
+        /// Index of the level's first code.
+        first: usize,
+        /// Index of the code after its last.
+        end: usize,
+    },
     /// A sample is NaN or infinite.
     NotFinite {
         /// Index of the sample (all channels counted) from the start of the call.
@@ -103,6 +112,10 @@ impl fmt::Display for RunError {
             Self::Codebooks { asked, available } => {
                 write!(f, "{asked} codebooks asked for; the model has 1 to {available}")
             }
+            Self::Level { asked, first, end } => write!(
+                f,
+                "{asked} codes a frame would cut a level of the quantizer in two: ask for {first} or for {end}"
+            ),
             Self::NotFinite { index } => write!(f, "sample {index} is NaN or infinite"),
             Self::Unsupported(what) => f.write_str(what),
             Self::Finished => f.write_str("the signal was finished; reset before the next one"),

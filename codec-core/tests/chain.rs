@@ -30,8 +30,11 @@ fn conv_reference(l: &Conv, t: &dyn Tensors, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = x.len();
     if l.padding.complete {
         let frames = ((n + left + right) as f64 - span as f64) / s as f64 + 1.0;
-        let ideal = (frames.ceil() as usize - 1) * s + span;
-        right += ideal.saturating_sub(n + left + right);
+        // A signal that ends before a first window would begin has none.
+        if frames > 0.0 {
+            let ideal = (frames.ceil() as usize - 1) * s + span;
+            right += ideal.saturating_sub(n + left + right);
+        }
     }
     let zero = vec![0.0; l.input as usize];
     let mut extended = x.to_vec();

@@ -5,12 +5,13 @@ mod golden;
 #[path = "support/quantizer.rs"]
 mod support;
 
+use codec_core::bitstream::CodeGroup;
 use codec_core::quantizer::{MAX_BEAM, Quantizer};
 use codec_core::spec::{self, Fsq, FsqBound, Metric, Quantizer as Spec, ResidualRounding, Vq};
 use codec_core::{BuildError, RunError};
 use golden::{TensorMap, uniform};
 use proptest::prelude::*;
-use support::{compute, decode, encode, linear, prefix, residual, residual_vq, vq};
+use support::{compute, decode, encode, frame_len, linear, prefix, residual, residual_vq, vq};
 
 /// Every tensor that `spec` asks for, with entries of stage `i` scaled by `0.7^i`.
 fn tensors(spec: &Spec) -> TensorMap {
@@ -36,6 +37,7 @@ fn tensors(spec: &Spec) -> TensorMap {
                 project_in.iter().chain(project_out).for_each(|l| dense(map, l));
             }
             Spec::Grouped { groups: parts } | Spec::Split { parts } => parts.iter().for_each(|p| walk(map, p, scale)),
+            Spec::Rated { inner, .. } => walk(map, inner, scale),
             Spec::Fsq(f) => f.project_in.iter().chain(&f.project_out).for_each(|l| dense(map, l)),
             Spec::Lfq { project_in, project_out, .. } => {
                 project_in.iter().chain(project_out).for_each(|l| dense(map, l));
@@ -87,6 +89,10 @@ fn direct(name: &str, rounding: ResidualRounding) -> Spec {
     Spec::Residual { stages: (0..5).map(stage).collect(), project_in: None, project_out: None, rounding }
 }
 
+fn rated(stride: u32, inner: Spec) -> Spec {
+    Spec::Rated { stride, inner: Box::new(inner) }
+}
+
 /// One of each kind and composition.
 fn zoo() -> Vec<(&'static str, Spec)> {
     let grouped = |name: &str| Spec::Grouped { groups: (0..2).map(|g| vq(&format!("{name}.{g}"), 24, 5)).collect() };
@@ -107,6 +113,11 @@ fn zoo() -> Vec<(&'static str, Spec)> {
         project_in: Some(linear("fsq.in", 8, 4, true)),
         project_out: Some(linear("fsq.out", 4, 8, true)),
         ..fsq(FsqBound::Tanh, &[8, 5, 5, 2], 1)
+    };
+    let fsq_slow = Fsq {
+        project_in: Some(linear("slow.in", 9, 3, true)),
+        project_out: Some(linear("slow.out", 3, 9, true)),
+        ..fsq(FsqBound::Symmetric, &[5, 4, 3], 2)
     };
     vec![
         ("vq", vq("vq", 100, 7)),
@@ -132,6 +143,21 @@ fn zoo() -> Vec<(&'static str, Spec)> {
         ("lfq", lfq(1, None)),
         ("lfq projected", lfq(3, Some(8))),
         ("vq then lfq", residual(vec![vq("v", 8, 5), lfq(1, None), vq("u", 8, 5)])),
+        (
+            "levels",
+            residual(vec![rated(4, vq("l0", 20, 6)), rated(2, factorised("l1", Metric::Cosine, 6)), vq("l2", 15, 6)]),
+        ),
+        ("levels of several codes", residual(vec![rated(3, lfq(2, Some(8))), vq("t", 12, 8), rated(3, vq("u", 8, 8))])),
+        (
+            "split of rates",
+            Spec::Split {
+                parts: vec![
+                    projected("slow", 2),
+                    rated(6, Spec::Fsq(fsq_slow)),
+                    residual(vec![rated(2, vq("f", 9, 9)), rated(6, vq("g", 7, 9))]),
+                ],
+            },
+        ),
         ("random projection", Spec::RandomProjection { name: "rp".into(), input: 10, dim: 4, size: 50 }),
         ("mvq", Spec::Mvq { name: "mvq".into(), dim: 6, codebooks: 4, size: 20, refinements: 2 }),
         ("mvq of small books", Spec::Mvq { name: "mvq".into(), dim: 6, codebooks: 8, size: 4, refinements: 2 }),
@@ -148,12 +174,12 @@ fn in_range(q: &Quantizer, codes: &[u16], codebooks: usize) -> bool {
 fn frames_are_independent() {
     for (name, spec) in zoo() {
         let q = build(&spec);
-        let x = latents(name, 131, q.dim());
+        let x = latents(name, 131, frame_len(&q));
         for beam in [1, 3] {
             let all = encode(&q, &x, q.codebooks(), beam);
             assert!(in_range(&q, &all, q.codebooks()), "{name}");
             let single: Vec<u16> =
-                x.chunks_exact(q.dim()).flat_map(|frame| encode(&q, frame, q.codebooks(), beam)).collect();
+                x.chunks_exact(frame_len(&q)).flat_map(|frame| encode(&q, frame, q.codebooks(), beam)).collect();
             assert_eq!(all, single, "{name}, beam {beam}");
             if q.can_decode() {
                 let frames = single.chunks_exact(q.codebooks());
@@ -169,9 +195,13 @@ fn frames_are_independent() {
 fn greedy_codes_are_prefixes() {
     for (name, spec) in zoo() {
         let q = build(&spec);
-        let x = latents(name, 40, q.dim());
+        let x = latents(name, 40, frame_len(&q));
         let all = encode(&q, &x, q.codebooks(), 1);
         for count in 1..=q.codebooks() {
+            if let Err(error) = q.check_codebooks(0, count) {
+                assert!(matches!(error, RunError::Level { .. }), "{name}, {count}: {error}");
+                continue;
+            }
             assert_eq!(encode(&q, &x, count, 1), prefix(&all, q.codebooks(), count), "{name}, {count}");
             assert!(in_range(&q, &encode(&q, &x, count, 2), count), "{name}, {count}");
         }
@@ -201,7 +231,7 @@ fn ranges_add_up() {
 fn silence_gives_the_same_codes_in_every_frame() {
     for (name, spec) in zoo() {
         let q = build(&spec);
-        let codes = encode(&q, &vec![0.0; 3 * q.dim()], q.codebooks(), 2);
+        let codes = encode(&q, &vec![0.0; 3 * frame_len(&q)], q.codebooks(), 2);
         assert!(in_range(&q, &codes, q.codebooks()), "{name}");
         assert_eq!(codes, codes[..q.codebooks()].repeat(3), "{name}");
     }
@@ -360,6 +390,62 @@ fn every_fsq_code_is_met() {
     assert_eq!(encode(&q, &values, 1, 1), codes);
 }
 
+/// A level is its quantizer on the averages of neighbouring rows of what is left, repeated.
+#[test]
+fn levels_quantise_averages() {
+    let parts = [(4, vq("l0", 20, 6)), (2, factorised("l1", Metric::Cosine, 6)), (1, vq("l2", 15, 6))];
+    let spec = residual(parts.iter().map(|(stride, part)| rated(*stride, part.clone())).collect());
+    let map = tensors(&spec);
+    let q = Quantizer::new(&spec, &map).unwrap();
+    let frames = 37;
+    let mut rest = latents("levels", frames, frame_len(&q));
+    let codes = encode(&q, &rest, 7, 1);
+    let mut sum = vec![0.0; rest.len()];
+    let mut first = 0;
+    for (stride, part) in parts {
+        let (stride, part) = (stride as usize, Quantizer::new(&part, &map).unwrap());
+        let mean = |rows: &[f32]| -> Vec<f32> {
+            (0..6).map(|c| rows.iter().skip(c).step_by(6).sum::<f32>() / stride as f32).collect()
+        };
+        let averages: Vec<f32> = rest.chunks_exact(stride * 6).flat_map(mean).collect();
+        let level = encode(&part, &averages, 1, 1);
+        let times = 4 / stride;
+        let ours: Vec<u16> = codes.chunks_exact(7).flat_map(|f| &f[first..first + times]).copied().collect();
+        assert_eq!(ours, level, "stride {stride}");
+        let repeated: Vec<f32> = decode(&part, &level, 1).chunks_exact(6).flat_map(|row| row.repeat(stride)).collect();
+        rest.iter_mut().zip(&repeated).for_each(|(r, e)| *r -= e);
+        sum.iter_mut().zip(&repeated).for_each(|(s, e)| *s += e);
+        first += times;
+        assert_eq!(decode(&q, &prefix(&codes, 7, first), first), sum, "stride {stride}");
+    }
+}
+
+#[test]
+fn levels_are_whole_or_not_there() {
+    let q = build(&residual(vec![rated(4, vq("a", 1024, 2)), rated(2, vq("b", 512, 2)), vq("c", 256, 2)]));
+    assert_eq!(q.sizes(), [1024, 512, 512, 256, 256, 256, 256]);
+    assert_eq!([1, 3, 7].map(|n| q.bits_per_frame(n)), [10, 28, 60]);
+    let allowed: Vec<usize> = (0..9).filter(|&n| q.check_codebooks(0, n).is_ok()).collect();
+    assert_eq!(allowed, [1, 3, 7]);
+    assert_eq!(q.check_codebooks(0, 5), Err(RunError::Level { asked: 5, first: 3, end: 7 }));
+    assert_eq!(q.check_codebooks(2, 5), Err(RunError::Level { asked: 2, first: 1, end: 3 }));
+    assert_eq!(q.check_codebooks(1, 2), Ok(()));
+
+    let group = |level, first_book, books, steps, size| CodeGroup { level, first_book, books, steps, size };
+    let all = [group(0, 0, 1, 1, 1024), group(1, 1, 1, 2, 512), group(2, 2, 1, 4, 256)];
+    assert_eq!(CodeGroup::of(&q, 0, 7).unwrap(), all);
+    assert_eq!(CodeGroup::of(&q, 1, 6).unwrap(), all[1..]);
+
+    // Neighbours of one rate are one group; codes of several codebooks come step by step.
+    let lfq = Spec::Lfq { bits: 2, codebooks: 3, project_in: None, project_out: None };
+    let q = build(&residual(vec![rated(2, vq("a", 8, 6)), rated(2, vq("b", 8, 6)), rated(2, vq("c", 4, 6)), lfq]));
+    let groups = [group(0, 0, 2, 1, 8), group(0, 2, 1, 1, 4), group(1, 3, 3, 2, 4)];
+    assert_eq!(CodeGroup::of(&q, 0, 9).unwrap(), groups);
+    let q = build(&residual_vq("e", 8, 16, 4));
+    assert_eq!(CodeGroup::of(&q, 0, 8).unwrap(), [CodeGroup::single_rate(8, 16)]);
+    assert_eq!(CodeGroup::of(&q, 3, 2).unwrap(), [group(0, 3, 2, 1, 16)]);
+}
+
 #[test]
 fn bits_are_whole() {
     let q = build(&residual(vec![vq("a", 1024, 2), vq("b", 1000, 2), vq("c", 1, 2), vq("d", 2, 2)]));
@@ -430,6 +516,12 @@ fn contradictions_are_refused() {
     for spec in [
         residual(vec![]),
         residual(vec![vq("a", 4, 4), lfq(5, 1)]),
+        rated(0, lfq(4, 1)),
+        rated(1025, lfq(4, 1)),
+        residual(vec![rated(4, lfq(4, 1)), rated(3, lfq(4, 1))]),
+        rated(4, residual(vec![lfq(4, 1)])),
+        rated(2, rated(2, lfq(4, 1))),
+        residual(vec![rated(1024, lfq(4, 1)), lfq(1, 4), lfq(1, 4)]),
         residual(vec![lfq(4, 1), Spec::Split { parts: vec![lfq(4, 1)] }]),
         Spec::Grouped { groups: vec![] },
         Spec::Grouped { groups: vec![lfq(4, 1), lfq(5, 1)] },
@@ -523,15 +615,15 @@ proptest! {
 
     /// Any bits at all, NaN and infinities among them, give codes in range.
     #[test]
-    fn any_input_gives_codes(bits in proptest::collection::vec(any::<u32>(), 24), beam in 1usize..4, which in 0usize..24) {
+    fn any_input_gives_codes(bits in proptest::collection::vec(any::<u32>(), 64), beam in 1usize..4, which in 0usize..27) {
         let zoo = zoo();
         let (name, spec) = &zoo[which % zoo.len()];
         let q = build(spec);
         let mut x: Vec<f32> = bits.iter().map(|&b| f32::from_bits(b)).collect();
         x[0] = f32::NAN;
         x[3] = f32::INFINITY;
-        x.truncate(x.len() / q.dim() * q.dim());
-        for codebooks in 1..=q.codebooks() {
+        x.truncate(x.len() / frame_len(&q) * frame_len(&q));
+        for codebooks in (1..=q.codebooks()).filter(|&n| q.check_codebooks(0, n).is_ok()) {
             let codes = encode(&q, &x, codebooks, beam);
             prop_assert!(in_range(&q, &codes, codebooks), "{}", name);
         }
@@ -539,14 +631,14 @@ proptest! {
 
     /// Codes from anywhere decode, or are refused for what is wrong with them.
     #[test]
-    fn any_codes_decode_or_are_refused(codes in proptest::collection::vec(any::<u16>(), 24), which in 0usize..24) {
+    fn any_codes_decode_or_are_refused(codes in proptest::collection::vec(any::<u16>(), 36), which in 0usize..27) {
         let zoo = zoo();
         let (name, spec) = &zoo[which % zoo.len()];
         let q = build(spec);
         if q.can_decode() {
             let n = q.codebooks();
             let frames = codes.len() / n;
-            let (mut out, mut scratch) = (vec![0.0; frames * q.dim()], vec![0.0; q.scratch_len(frames, 1)]);
+            let (mut out, mut scratch) = (vec![0.0; frames * frame_len(&q)], vec![0.0; q.scratch_len(frames, 1)]);
             let result = q.decode(compute(), &codes, frames, n, &mut out, &mut scratch);
             prop_assert_eq!(result.is_ok(), in_range(&q, &codes[..frames * n], n), "{}", name);
             prop_assert!(out.iter().all(|v| v.is_finite()));

@@ -131,6 +131,61 @@ fn dac_all_rates() {
     }
 }
 
+/// Codes of levels of several rates to frames: a frame is what one code of the first level stands for.
+fn snac_frames(case: &Case, array: &str, levels: usize) -> Vec<u16> {
+    let levels: Vec<Vec<u16>> = (0..levels).map(|i| case.array(&format!("{array}_{i}")).codes()).collect();
+    let frames = levels[0].len();
+    let steps = |level: &Vec<u16>| level.len() / frames;
+    (0..frames).flat_map(|f| levels.iter().flat_map(move |l| l[f * steps(l)..][..steps(l)].to_vec())).collect()
+}
+
+#[test]
+fn snac_levels_of_all_rates() {
+    for (name, latent, strides) in [("snac_24khz", 768, &[4, 2, 1][..]), ("snac_44khz", 1024, &[8, 4, 2, 1])] {
+        let Some(folder) = golden::shared() else { return };
+        let case = Case::load(&folder, name);
+        let mut tensors = case.tensors_where(|n| n.starts_with("quantizer."));
+        let level = |(i, &stride): (usize, &u32)| {
+            let boxed =
+                |side: &str, input, output| Some(Box::new(linear(&format!("vq.{i}.{side}"), input, output, true)));
+            let from = format!("quantizer.quantizers.{i}");
+            tensors.rename(&format!("{from}.codebook.weight"), &format!("vq.{i}.codebook"), &[4096, 8]);
+            for (side, output, input) in [("in_proj", 8, latent as usize), ("out_proj", latent as usize, 8)] {
+                let part = |p: &str| format!("{from}.{side}.parametrizations.weight.original{p}");
+                tensors.rename(&format!("{from}.{side}.bias"), &format!("vq.{i}.{side}.bias"), &[output]);
+                tensors.fold_weight_norm(&part("0"), &part("1"), &format!("vq.{i}.{side}.weight"), &[output, input]);
+            }
+            spec::Quantizer::Rated {
+                stride,
+                inner: Box::new(spec::Quantizer::Vq(Vq {
+                    name: format!("vq.{i}"),
+                    size: 4096,
+                    dim: 8,
+                    metric: Metric::Cosine,
+                    project_in: boxed("in_proj", latent, 8),
+                    project_out: boxed("out_proj", 8, latent),
+                })),
+            }
+        };
+        let spec = residual(strides.iter().enumerate().map(level).collect());
+        let q = Quantizer::new(&spec, &tensors).unwrap();
+        let all = 2 * strides[0] as usize - 1;
+        assert_eq!((q.rows_per_frame(), q.codebooks()), (strides[0] as usize, all));
+        assert_eq!(q.bits_per_frame(all), 12 * all as u32);
+
+        let latents = case.array("latent").channels_last();
+        let expected = snac_frames(&case, "codes", strides.len());
+        let mut count = 0;
+        for stride in strides {
+            count += (strides[0] / stride) as usize;
+            let codes = encode(&q, &latents, count, 1);
+            assert_codes(&format!("{name}, {count} codes a frame"), &codes, &prefix(&expected, all, count), count);
+        }
+        let tolerance = 10.0 * case.measured("latent_f32_f64");
+        assert_close("dequant", &decode(&q, &expected, all), &case.array("dequant").channels_last(), tolerance);
+    }
+}
+
 #[test]
 fn mimi() {
     let Some(folder) = golden::shared() else { return };

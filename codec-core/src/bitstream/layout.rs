@@ -31,6 +31,30 @@ impl CodeGroup {
         self.books as usize * self.steps as usize
     }
 
+    /// The groups of a frame's `count` codes from `first` on of a quantizer.
+    ///
+    /// # Errors
+    /// [`Error::Field`] where the file has no room for a number.
+    #[cfg(feature = "alloc")]
+    pub fn of(
+        quantizer: &crate::quantizer::Quantizer,
+        first: usize,
+        count: usize,
+    ) -> Result<alloc::vec::Vec<Self>, Error> {
+        let levels = quantizer.levels(first, count);
+        let fits = |name, n: usize| u16::try_from(n).map_err(|_| Error::Field { name, value: n as u64 });
+        let group = |l: crate::quantizer::Level| {
+            Ok(Self {
+                level: u8::try_from(l.rate).map_err(|_| Error::Field { name: "rate level", value: l.rate as u64 })?,
+                first_book: fits("first book of a code group", l.first_book)?,
+                books: fits("books of a code group", l.books)?,
+                steps: fits("steps of a code group", l.steps)?,
+                size: l.size,
+            })
+        };
+        levels.into_iter().map(group).collect()
+    }
+
     fn check(&self) -> Result<(), Error> {
         let bad = |name, value| Err(Error::Field { name, value });
         match self {

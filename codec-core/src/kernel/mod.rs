@@ -8,6 +8,7 @@
 mod aligned;
 mod attention;
 mod depthwise;
+mod fft;
 mod isa;
 mod map;
 mod math;
@@ -29,6 +30,7 @@ use core::ops::Range;
 #[cfg(feature = "alloc")]
 pub use aligned::Aligned;
 pub use attention::{Heads, attend, rotate, sine};
+pub use fft::{MAX_FFT, RealFft};
 pub use isa::{Isa, UnknownIsa};
 pub use norm::layer_norm;
 use simd::{Op, Simd};
@@ -239,9 +241,13 @@ fn dispatch<O: Op>(isa: Isa, op: O) -> O::Output {
     }
 }
 
-/// Tasks to split work of that size into.
+/// Tasks to split work of that size into: one a thread, and some more of work so large that a thread which the
+/// system holds up should not hold up the others.
 fn tasks(cx: Compute<'_>, work: usize) -> usize {
-    cx.pool.map_or(1, |pool| pool.threads().min(work / TASK).max(1))
+    let Some(pool) = cx.pool.filter(|pool| pool.threads() > 1) else { return 1 };
+    let threads = pool.threads();
+    let most = if work / TASK > 32 * threads { 4 * threads } else { threads };
+    most.min(work / TASK).max(1)
 }
 
 /// Calls `task` exactly once with each number below `count`.

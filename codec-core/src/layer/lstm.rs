@@ -54,14 +54,16 @@ impl LstmLayer {
         }
         let (hidden, cell) = s.state.split_at_mut_checked(self.hidden).ok_or(short)?;
         let weight = self.weight_hidden.of(s.arena)?;
+        // Threads share out the columns of one product.
+        let block = if s.cx.pool.is_some_and(|pool| pool.threads() > 1) { four } else { BLOCK };
         for i in 0..at.rows {
             let t = if self.reverse { at.rows - 1 - i } else { i };
             let row = gates.get_mut(t * four..(t + 1) * four).ok_or(short)?;
-            for b in 0..four.div_ceil(BLOCK) {
+            for b in 0..four.div_ceil(block) {
                 // Every other row goes through the weights backwards, so that it finds what the row before left in the
                 // cache. Columns do not depend on each other.
-                let b = if i % 2 == 0 { b } else { four.div_ceil(BLOCK) - 1 - b };
-                let (first, last) = (b * BLOCK, four.min((b + 1) * BLOCK));
+                let b = if i % 2 == 0 { b } else { four.div_ceil(block) - 1 - b };
+                let (first, last) = (b * block, four.min((b + 1) * block));
                 let panels = kernel::panel_len(first, self.hidden)..kernel::panel_len(last, self.hidden);
                 let w = Panels { columns: last - first, depth: self.hidden, data: weight.get(panels).ok_or(short)? };
                 let out = Out { data: &mut *row, origin: first, row_stride: four };

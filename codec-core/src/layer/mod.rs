@@ -9,18 +9,22 @@ mod attention;
 mod conv;
 mod conv_transpose;
 mod lstm;
+mod noise;
 mod norm;
 mod pointwise;
 mod shape;
+mod spectral;
 
 pub(crate) use attention::{AttentionLayer, Reach, RotaryTable};
 pub(crate) use conv::Pad;
 pub(crate) use conv::{ConvLayer, Window};
 pub(crate) use conv_transpose::{BlocksLayer, ConvTransposeLayer, Phase};
 pub(crate) use lstm::LstmLayer;
+pub(crate) use noise::{NoiseLayer, fnv1a64};
 pub(crate) use norm::{GroupNormLayer, LayerNormLayer};
 pub(crate) use pointwise::{AddLayer, Fixed, Function, MapLayer};
 pub(crate) use shape::{GatherLayer, PadEndLayer, TrimLayer};
+pub(crate) use spectral::{IstftLayer, LogMelLayer};
 
 use crate::{RunError, kernel::Compute};
 

@@ -1,5 +1,7 @@
 //! From a spec and named tensors to a planned chain.
 
+mod spectral;
+
 use alloc::{
     borrow::Cow,
     format,
@@ -218,9 +220,9 @@ impl Builder<'_> {
                 self.op(Kind::Trim(l), right * cur.channels, 0);
                 Ok(cur)
             }
-            Layer::Istft(_) | Layer::LogMel(_) | Layer::Noise(_) => {
-                Err(spec_error("", "spectral and noise layers are read and written, but do not run yet"))
-            }
+            Layer::Istft(l) => self.istft(l, cur),
+            Layer::LogMel(l) => self.log_mel(l, cur),
+            Layer::Noise(l) => self.noise(l, cur),
             Layer::Quantize { grid } => {
                 let (low, high) = limits(grid)?;
                 Ok(self.map(Function::Quantize { inverse_scale: 1.0 / grid.scale, low, high }, cur))

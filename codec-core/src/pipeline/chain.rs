@@ -28,6 +28,9 @@ pub(super) enum Kind {
     Gather(GatherLayer),
     Trim(TrimLayer),
     PadEnd(PadEndLayer),
+    Istft(IstftLayer),
+    LogMel(LogMelLayer),
+    Noise(NoiseLayer),
 }
 
 impl Kind {
@@ -48,6 +51,9 @@ impl Kind {
             | Self::PadEnd(PadEndLayer { src, .. })
             | Self::Gather(GatherLayer { src, .. })
             | Self::LayerNorm(LayerNormLayer { src, .. }) => (one(src), src),
+            Self::Istft(l) => (two(l.src, l.tmp), l.dst),
+            Self::LogMel(l) => (two(l.src, l.tmp), l.dst),
+            Self::Noise(l) => (two(l.src, l.tmp), l.src),
         }
     }
 }
@@ -164,6 +170,9 @@ impl Chain {
                 Kind::LayerNorm(l) => (l.src, of(l.src)),
                 Kind::Attention(l) => (l.dst, of(l.query)),
                 Kind::Gather(l) => (l.src, of(l.src) + l.block - 1),
+                Kind::Istft(l) => (l.dst, of(l.src).saturating_mul(l.hop).saturating_add(l.cut())),
+                Kind::LogMel(l) => (l.dst, l.frames.max_out(of(l.src))),
+                Kind::Noise(l) => (l.tmp, of(l.src)),
             };
             if let Some(r) = rows.get_mut(dst) {
                 *r = n.max(*r);
@@ -277,6 +286,9 @@ impl Chain {
                 Kind::LayerNorm(l) => l.step(&step, &mut mem)?,
                 Kind::Attention(l) => l.step(step, &mut mem)?,
                 Kind::Gather(l) => l.step(step, &mut mem)?,
+                Kind::Istft(l) => l.step(step, &mut mem)?,
+                Kind::LogMel(l) => l.step(step, &mut mem)?,
+                Kind::Noise(l) => l.step(step, &mut mem)?,
             }
         }
         let out = mem.view(self.last);

@@ -24,6 +24,9 @@ pub struct Encoder {
 #[derive(Debug)]
 pub struct EncoderState {
     chain: ChainState,
+    /// Latent rows of a frame that is not whole yet, where frames have several; room for a step's behind them.
+    open: Vec<f32>,
+    open_rows: usize,
     scratch: Vec<f32>,
     codebooks: usize,
     beam: usize,
@@ -43,6 +46,7 @@ pub struct Decoder {
 pub struct DecoderState {
     chain: ChainState,
     latent: Vec<f32>,
+    frames: usize,
     scratch: Vec<f32>,
     codebooks: usize,
 }
@@ -67,11 +71,6 @@ fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> 
     Ok(())
 }
 
-fn check_codebooks(asked: usize, quantizer: &Quantizer) -> Result<(), RunError> {
-    let available = quantizer.codebooks();
-    if asked == 0 || asked > available { Err(RunError::Codebooks { asked, available }) } else { Ok(()) }
-}
-
 impl Encoder {
     /// Plans the encoder of `spec` and packs its weights.
     ///
@@ -85,9 +84,10 @@ impl Encoder {
         let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
         check(spec, &quantizer, &chain, chain.output_channels())?;
         let (up, down) = chain.plan().rate;
-        if up != 1 || down != u64::from(spec.hop) {
+        let rows = quantizer.rows_per_frame();
+        if up != 1 || down.checked_mul(rows as u64) != Some(u64::from(spec.hop)) {
             return Err(BuildError::Spec(format!(
-                "a hop of {} samples, but the encoder gives {up} frames for {down}",
+                "a hop of {} samples, but the encoder gives {up} rows for {down} and a frame has {rows}",
                 spec.hop
             )));
         }
@@ -110,19 +110,28 @@ impl Encoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize, beam: usize) -> Result<EncoderState, RunError> {
-        check_codebooks(codebooks, &self.quantizer)?;
+        self.quantizer.check_codebooks(0, codebooks)?;
         let chain = self.chain.state(frames.max(1).saturating_mul(self.hop));
-        let scratch = vec![0.0; self.quantizer.scratch_len(self.chain.max_output_rows(chain.max_rows()), beam)];
-        Ok(EncoderState { chain, scratch, codebooks, beam })
+        let scratch = vec![0.0; self.quantizer.scratch_len(self.max_frames(chain.max_rows()), beam)];
+        let rows = match self.quantizer.rows_per_frame() {
+            1 => 0,
+            n => (n - 1).saturating_add(self.chain.max_output_rows(chain.max_rows())),
+        };
+        let open = vec![0.0; rows.saturating_mul(self.quantizer.dim())];
+        Ok(EncoderState { chain, open, open_rows: 0, scratch, codebooks, beam })
     }
 
     /// Frames that a step of `samples` samples (a channel) can give, at most.
     pub fn max_frames(&self, samples: usize) -> usize {
-        self.chain.max_output_rows(samples)
+        let rows = self.quantizer.rows_per_frame();
+        self.chain.max_output_rows(samples).saturating_add(rows - 1) / rows
     }
 
     /// Encodes interleaved samples, at most as many as the state was made for; `finish` ends the signal.
     /// Returns the number of frames written to `codes`, frame-major `[frames, codebooks]`.
+    ///
+    /// Where a frame has several latent rows, rows at the end that do not fill one are dropped, as a convolution without
+    /// padding drops a partial hop; specs pad ([`crate::spec::Layer::PadEnd`]) so that there are none.
     ///
     /// # Errors
     /// A sample is not finite, `codes` is too short (see [`Encoder::max_frames`]), or the signal has ended.
@@ -145,9 +154,26 @@ impl Encoder {
             return Err(RunError::BufferTooShort { needed, got: codes.len() });
         }
         let latent = self.chain.step(cx, &mut state.chain, pcm, finish)?;
-        let frames = latent.len() / self.chain.output_channels();
-        let codes = codes.get_mut(..frames * state.codebooks).ok_or(RunError::Internal("more frames than planned"))?;
-        self.quantizer.encode(cx, latent, state.codebooks, state.beam, codes, &mut state.scratch)?;
+        let (rows, dim) = (self.quantizer.rows_per_frame(), self.quantizer.dim());
+        let too_many = RunError::Internal("more frames than planned");
+        let kept = state.open_rows * dim;
+        let latent = if rows == 1 {
+            latent
+        } else {
+            let laid = state.open.get_mut(..kept + latent.len()).ok_or(too_many)?;
+            laid[kept..].copy_from_slice(latent);
+            &*laid
+        };
+        let frames = latent.len() / (rows * dim);
+        let codes = codes.get_mut(..frames * state.codebooks).ok_or(too_many)?;
+        let (whole, rest) = latent.split_at(frames * rows * dim);
+        self.quantizer.encode(cx, whole, state.codebooks, state.beam, codes, &mut state.scratch)?;
+        if rows > 1 {
+            state.open_rows = rest.len() / dim;
+            let from = whole.len();
+            let to = from + rest.len();
+            state.open.copy_within(from..to, 0);
+        }
         Ok(frames)
     }
 }
@@ -156,6 +182,7 @@ impl EncoderState {
     /// Forgets the signal.
     pub fn reset(&mut self) {
         self.chain.reset();
+        self.open_rows = 0;
     }
 
     /// Codes a frame.
@@ -182,9 +209,12 @@ impl Decoder {
         let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
         check(spec, &quantizer, &chain, spec.latent as usize)?;
         let (up, down) = chain.plan().rate;
-        if down != 1 || up != u64::from(spec.hop) || chain.output_channels() != spec.channels as usize {
+        let rows = quantizer.rows_per_frame();
+        let fits = down == 1 && up.checked_mul(rows as u64) == Some(u64::from(spec.hop));
+        if !fits || chain.output_channels() != spec.channels as usize {
             return Err(BuildError::Spec(format!(
-                "a hop of {} samples in {} channels, but the decoder gives {up}/{down} samples a frame in {}",
+                "a hop of {} samples in {} channels, but the decoder gives {up}/{down} samples a row in {}, and a frame \
+                 has {rows} rows",
                 spec.hop,
                 spec.channels,
                 chain.output_channels()
@@ -208,11 +238,13 @@ impl Decoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize) -> Result<DecoderState, RunError> {
-        check_codebooks(codebooks, &self.quantizer)?;
+        self.quantizer.check_codebooks(0, codebooks)?;
         let frames = frames.max(1);
+        let rows = frames.saturating_mul(self.quantizer.rows_per_frame());
         Ok(DecoderState {
-            chain: self.chain.state(frames),
-            latent: vec![0.0; frames.saturating_mul(self.quantizer.dim())],
+            chain: self.chain.state(rows),
+            latent: vec![0.0; rows.saturating_mul(self.quantizer.dim())],
+            frames,
             scratch: vec![0.0; self.quantizer.scratch_len(frames, 1)],
             codebooks,
         })
@@ -241,8 +273,9 @@ impl Decoder {
         finish: bool,
     ) -> Result<&'s [f32], RunError> {
         let frames = codes.len() / state.codebooks;
-        let too_long = RunError::TooLong { planned: state.chain.max_rows() };
-        let latent = state.latent.get_mut(..frames * self.quantizer.dim()).ok_or(too_long)?;
+        let too_long = RunError::TooLong { planned: state.frames };
+        let len = frames.saturating_mul(self.quantizer.rows_per_frame() * self.quantizer.dim());
+        let latent = state.latent.get_mut(..len).ok_or(too_long)?;
         self.quantizer.decode(cx, codes, frames, state.codebooks, latent, &mut state.scratch)?;
         self.chain.step(cx, &mut state.chain, latent, finish)
     }
@@ -261,6 +294,6 @@ impl DecoderState {
 
     /// Frames that a step may bring.
     pub fn max_frames(&self) -> usize {
-        self.chain.max_rows()
+        self.frames
     }
 }

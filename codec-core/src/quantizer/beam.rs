@@ -5,9 +5,9 @@ use super::program::{Chain, Kind, Step, Vq};
 use super::rows::{Matrix, Run, energy, keep_smallest, take};
 use crate::RunError;
 
-/// Whether all steps of a chain are codebooks whose entries can be taken off.
+/// Whether all steps of a chain are codebooks whose entries can be taken off, once a frame.
 pub(super) fn applies(steps: &[Step]) -> bool {
-    steps.iter().all(|s| s.decodes && matches!(s.kind, Kind::Vq(_)))
+    steps.iter().all(|s| s.decodes && s.stride == 1 && s.times == 1 && matches!(s.kind, Kind::Vq(_)))
 }
 
 fn book(step: &Step) -> Option<&Vq> {

@@ -21,17 +21,20 @@ const MOST: usize = 65536;
 const MOST_CODES: usize = 4096;
 /// The most stages of a residual FSQ; scales are long below f32's by then.
 const MOST_STAGES: usize = 32;
+/// The most rows of the latent in a frame.
+const MOST_ROWS: usize = 1024;
 /// The most refinement passes.
 const MOST_REFINEMENTS: u32 = 1000;
 
 pub(super) fn build(spec: &spec::Quantizer, tensors: &dyn Tensors) -> Result<Quantizer, BuildError> {
     let dim = outer(spec)?;
-    let mut builder = Builder::new(tensors);
+    let rows = rows(spec)?;
+    let mut builder = Builder::new(tensors, rows);
     builder.spaces(spec, 0)?;
     let can_decode = builder.steps.iter().all(|s| s.decodes)
         && builder.spaces.iter().all(|s| s.project_out.is_some() || s.width == s.outer);
     let Builder { spaces, chains, steps, sizes, data, .. } = builder;
-    Ok(Quantizer { dim, can_decode, spaces, chains, steps, sizes, data })
+    Ok(Quantizer { dim, rows, can_decode, spaces, chains, steps, sizes, data })
 }
 
 fn refuse<T>(text: String) -> Result<T, BuildError> {
@@ -68,6 +71,35 @@ fn outer(q: &spec::Quantizer) -> Result<usize, BuildError> {
         Q::RandomProjection { name, input, .. } => channels(*input, name),
         Q::Mvq { name, dim, .. } => channels(*dim, name),
     }
+}
+
+/// Rows of the latent in a frame: the largest stride, which every other must divide.
+fn rows(q: &spec::Quantizer) -> Result<usize, BuildError> {
+    fn visit(q: &spec::Quantizer, f: &mut dyn FnMut(usize) -> Result<(), BuildError>) -> Result<(), BuildError> {
+        use spec::Quantizer as Q;
+        match q {
+            Q::Residual { stages: parts, .. } | Q::Split { parts } | Q::Grouped { groups: parts } => {
+                parts.iter().try_for_each(|part| visit(part, f))
+            }
+            Q::Rated { stride, .. } => f(*stride as usize),
+            _ => Ok(()),
+        }
+    }
+    let mut most = 1;
+    visit(q, &mut |stride| {
+        most = most.max(stride);
+        if (1..=MOST_ROWS).contains(&stride) {
+            return Ok(());
+        }
+        refuse(format!("a level with a stride of {stride} rows: from 1 to {MOST_ROWS} can be had"))
+    })?;
+    visit(q, &mut |stride| {
+        if most % stride == 0 {
+            return Ok(());
+        }
+        refuse(format!("a level's stride of {stride} rows does not divide the largest, {most}"))
+    })?;
+    Ok(most)
 }
 
 fn within(n: usize, what: &str) -> Result<usize, BuildError> {
@@ -112,6 +144,8 @@ fn projected(dim: usize, to: Option<&Linear>, from: Option<&Linear>, what: &str)
 
 struct Builder<'t> {
     tensors: &'t dyn Tensors,
+    /// Rows of the latent in a frame.
+    rows: usize,
     spaces: Vec<Space>,
     chains: Vec<Chain>,
     steps: Vec<Step>,
@@ -127,9 +161,9 @@ struct Draft {
 }
 
 impl<'t> Builder<'t> {
-    fn new(tensors: &'t dyn Tensors) -> Self {
+    fn new(tensors: &'t dyn Tensors, rows: usize) -> Self {
         let (spaces, chains, steps) = Default::default();
-        Self { tensors, spaces, chains, steps, sizes: Vec::new(), data: Vec::new() }
+        Self { tensors, rows, spaces, chains, steps, sizes: Vec::new(), data: Vec::new() }
     }
 
     fn spaces(&mut self, q: &spec::Quantizer, column: usize) -> Result<(), BuildError> {
@@ -146,7 +180,7 @@ impl<'t> Builder<'t> {
                 let width = equal(stages, "the stages of a residual quantizer")?;
                 let mut drafts = Vec::new();
                 for stage in stages {
-                    self.place(stage, 0, *rounding, &mut drafts)?;
+                    self.place(stage, 0, *rounding, 1, &mut drafts)?;
                 }
                 self.close(
                     drafts,
@@ -162,7 +196,7 @@ impl<'t> Builder<'t> {
             }
             _ => {
                 let mut drafts = Vec::new();
-                self.place(q, 0, ResidualRounding::Plain, &mut drafts)?;
+                self.place(q, 0, ResidualRounding::Plain, 1, &mut drafts)?;
                 let width = outer(q)?;
                 self.close(
                     drafts,
@@ -203,27 +237,33 @@ impl<'t> Builder<'t> {
         q: &spec::Quantizer,
         column: usize,
         rounding: ResidualRounding,
+        stride: usize,
         drafts: &mut Vec<Draft>,
     ) -> Result<(), BuildError> {
         use spec::Quantizer as Q;
         let (inner, project_in, project_out, kind, sizes) = match q {
+            Q::Grouped { .. } | Q::Residual { .. } | Q::Split { .. } | Q::Rated { .. } if stride > 1 => {
+                return refuse(String::from(
+                    "a level of another rate holds one quantizer without parts: give each part a level of its own",
+                ));
+            }
+            Q::Rated { stride, inner } => return self.place(inner, column, rounding, *stride as usize, drafts),
             Q::Grouped { groups } => {
                 let dim = equal(groups, "the groups of a grouped quantizer")?;
                 for (i, group) in groups.iter().enumerate() {
-                    self.place(group, column + i * dim, rounding, drafts)?;
+                    self.place(group, column + i * dim, rounding, stride, drafts)?;
                 }
                 return Ok(());
             }
             Q::Residual { stages, project_in: None, project_out: None, rounding } => {
                 for stage in stages {
-                    self.place(stage, column, *rounding, drafts)?;
+                    self.place(stage, column, *rounding, stride, drafts)?;
                 }
                 return Ok(());
             }
             Q::Residual { .. } => {
                 return refuse(String::from("a residual quantizer with projections cannot be a stage of another"));
             }
-            Q::Rated { .. } => return refuse(String::from("levels of several rates do not run yet")),
             Q::Split { .. } => return refuse(String::from("a split quantizer cannot be a stage of a residual one")),
             Q::Vq(v) => {
                 let project_in = v.project_in.as_deref().map(|l| self.dense(l)).transpose()?;
@@ -255,14 +295,16 @@ impl<'t> Builder<'t> {
             }
         };
         let code = self.sizes.len();
-        if code + sizes.count > MOST_CODES {
-            return refuse(format!("more than {MOST_CODES} codebooks"));
+        let times = self.rows / stride;
+        if code + times * sizes.count > MOST_CODES {
+            return refuse(format!("more than {MOST_CODES} codes a frame"));
         }
-        self.sizes.extend((0..sizes.count).map(|_| sizes.size as u32));
+        self.sizes.extend((0..times * sizes.count).map(|_| sizes.size as u32));
         let width = outer(q)?;
         let decodes = !matches!(kind, Kind::Random(_)) && (project_out.is_some() || inner == width);
         let codes = sizes.count;
-        let step = Step { column, width, inner, project_in, project_out, rounding, code, codes, decodes, kind };
+        let step =
+            Step { column, width, inner, project_in, project_out, rounding, code, codes, stride, times, decodes, kind };
         // Chains that the step's columns touch become one; codes are in the order of the stages.
         let mut draft = Draft { column, end: column + width, steps: Vec::new() };
         let mut i = 0;

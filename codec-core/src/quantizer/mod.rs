@@ -28,6 +28,7 @@ pub const MAX_BEAM: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Quantizer {
     dim: usize,
+    rows: usize,
     can_decode: bool,
     spaces: Vec<Space>,
     chains: Vec<Chain>,
@@ -48,7 +49,14 @@ impl Quantizer {
     }
 
     fn program(&self) -> Program<'_> {
-        Program { dim: self.dim, spaces: &self.spaces, chains: &self.chains, steps: &self.steps, data: &self.data }
+        Program {
+            dim: self.dim,
+            rows: self.rows,
+            spaces: &self.spaces,
+            chains: &self.chains,
+            steps: &self.steps,
+            data: &self.data,
+        }
     }
 
     /// Channels of a latent.
@@ -56,9 +64,44 @@ impl Quantizer {
         self.dim
     }
 
-    /// Codes of a frame when all codebooks are used.
+    /// Rows of the latent in a frame: 1, but in a multi-rate quantizer ([`spec::Quantizer::Rated`]) its largest stride.
+    pub fn rows_per_frame(&self) -> usize {
+        self.rows
+    }
+
+    /// Codes of a frame when all codebooks are used. A codebook that is used several times in a frame counts as often.
     pub fn codebooks(&self) -> usize {
         self.sizes.len()
+    }
+
+    /// The levels of a frame's `count` codes from `first` on, in the order of the codes; the ends are rounded outwards
+    /// to whole levels.
+    pub fn levels(&self, first: usize, count: usize) -> Vec<Level> {
+        let mut steps: Vec<&Step> = self.steps.iter().collect();
+        steps.sort_by_key(|s| s.code);
+        let mut rates: Vec<usize> = steps.iter().map(|s| s.times).collect();
+        rates.sort_unstable();
+        rates.dedup();
+        let end = first.saturating_add(count);
+        let mut levels: Vec<Level> = Vec::new();
+        let mut book = 0;
+        for step in steps {
+            // Codes of a step that comes once may be cut.
+            let cut = if step.times == 1 { step.code.max(first)..step.end().min(end) } else { step.code..step.end() };
+            let skipped = cut.start - step.code;
+            let (first_book, books) = (book + skipped, cut.len() / step.times);
+            book += step.codes;
+            if cut.is_empty() || step.code >= end || step.end() <= first {
+                continue;
+            }
+            let size = self.sizes.get(step.code).copied().unwrap_or(0);
+            let rate = rates.partition_point(|&r| r < step.times);
+            match levels.last_mut() {
+                Some(last) if last.steps == 1 && step.times == 1 && last.size == size => last.books += books,
+                _ => levels.push(Level { rate, first_book, books, steps: step.times, size }),
+            }
+        }
+        levels
     }
 
     /// Entries of each codebook, in the order of a frame's codes.
@@ -83,20 +126,20 @@ impl Quantizer {
         self.program().scratch_len(frames, beam.clamp(1, MAX_BEAM))
     }
 
-    /// Latents `[frames, dim]` to codes `[frames, codebooks]`, frame by frame.
+    /// Latents `[frames * rows_per_frame, dim]` to codes `[frames, codebooks]`, frame by frame.
     ///
     /// `codebooks` below [`Quantizer::codebooks`] gives the first codes of each frame.
     ///
     /// `beam` is how many partial codings are kept from stage to stage. 1 is the published, greedy search; a
     /// wider one (up to [`MAX_BEAM`]) never leaves a larger squared error, measured where the residual lives,
-    /// and any decoder reads its codes. It applies to codebooks that are searched one after the other, and
+    /// and any decoder reads its codes. It applies to codebooks of one rate that are searched one after the other, and
     /// changes nothing in other quantizers.
     ///
     /// NaN and infinite latents give some code that is in range.
     ///
     /// # Errors
-    /// [`RunError::Codebooks`] for none or too many; [`RunError::BufferTooShort`] where `latents` is not a
-    /// whole number of frames, or `codes` or `scratch` are too short. Nothing is written then.
+    /// [`RunError::Codebooks`] for none or too many, [`RunError::Level`] for a part of a level;
+    /// [`RunError::BufferTooShort`] where `latents` is not a whole number of frames, or `codes` or `scratch` are too short. Nothing is written then.
     pub fn encode(
         &self,
         cx: Compute<'_>,
@@ -107,15 +150,16 @@ impl Quantizer {
         scratch: &mut [f32],
     ) -> Result<(), RunError> {
         self.check_codebooks(0, codebooks)?;
-        let frames = latents.len() / self.dim;
-        let whole = latents.len().div_ceil(self.dim).saturating_mul(self.dim);
+        let frame = self.rows * self.dim;
+        let frames = latents.len() / frame;
+        let whole = latents.len().div_ceil(frame).saturating_mul(frame);
         hold(whole, latents.len())?;
         hold(frames.saturating_mul(codebooks), codes.len())?;
         hold(self.scratch_len(frames, beam), scratch.len())?;
         self.program().encode(cx, latents, codebooks, beam.clamp(1, MAX_BEAM), codes, scratch)
     }
 
-    /// The first `codebooks` codes of each frame, `[frames, codebooks]`, to latents `[frames, dim]`.
+    /// The first `codebooks` codes of each frame, `[frames, codebooks]`, to latents `[frames * rows_per_frame, dim]`.
     ///
     /// # Errors
     /// As [`Quantizer::decode_range`].
@@ -132,11 +176,11 @@ impl Quantizer {
     }
 
     /// The codes of `count` codebooks from `first` on, `[frames, count]`, to what those codebooks add to the
-    /// latents, `[frames, dim]`.
+    /// latents, `[frames * rows_per_frame, dim]`.
     ///
     /// # Errors
     /// [`RunError::Unsupported`] if there is no way back; [`RunError::Codebooks`] for none or too many;
-    /// [`RunError::BufferTooShort`]; [`RunError::CodeOutOfRange`]. Nothing is written then.
+    /// [`RunError::Level`] for a part of a level; [`RunError::BufferTooShort`]; [`RunError::CodeOutOfRange`]. Nothing is written then.
     #[allow(clippy::too_many_arguments)]
     pub fn decode_range(
         &self,
@@ -153,7 +197,7 @@ impl Quantizer {
         }
         self.check_codebooks(first, count)?;
         hold(frames.saturating_mul(count), codes.len())?;
-        hold(frames.saturating_mul(self.dim), out.len())?;
+        hold(frames.saturating_mul(self.rows * self.dim), out.len())?;
         hold(self.scratch_len(frames, 1), scratch.len())?;
         for (frame, row) in codes.chunks_exact(count).take(frames).enumerate() {
             for (i, (&code, &size)) in row.iter().zip(&self.sizes[first..]).enumerate() {
@@ -165,14 +209,39 @@ impl Quantizer {
         self.program().decode(cx, codes, frames, first, count, out, scratch)
     }
 
-    fn check_codebooks(&self, first: usize, count: usize) -> Result<(), RunError> {
+    /// Whether `count` codes of a frame from `first` on can be coded by themselves.
+    ///
+    /// # Errors
+    /// [`RunError::Codebooks`] for none or too many; [`RunError::Level`] for a part of a level.
+    pub fn check_codebooks(&self, first: usize, count: usize) -> Result<(), RunError> {
         let available = self.codebooks();
         let end = first.saturating_add(count);
         if count == 0 || end > available {
             return Err(RunError::Codebooks { asked: if count == 0 { 0 } else { end }, available });
         }
+        for code in [first, end] {
+            let cut = |s: &&Step| s.times > 1 && s.code < code && code < s.end();
+            if let Some(step) = self.steps.iter().find(cut) {
+                return Err(RunError::Level { asked: code, first: step.code, end: step.end() });
+            }
+        }
         Ok(())
     }
+}
+
+/// Neighbouring codes of a frame that are made at one rate, of codebooks of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// 0 for the slowest codes of the quantizer, 1 for the next, and so on.
+    pub rate: usize,
+    /// The first codebook, counted over all levels.
+    pub first_book: usize,
+    /// Neighbouring codebooks.
+    pub books: usize,
+    /// Times that they are used in a frame.
+    pub steps: usize,
+    /// Entries of each.
+    pub size: u32,
 }
 
 fn hold(needed: usize, got: usize) -> Result<(), RunError> {

@@ -59,8 +59,12 @@ pub(super) struct Step {
     pub rounding: ResidualRounding,
     /// Index of its first code in a frame.
     pub code: usize,
-    /// Codes that it makes.
+    /// Codes that it makes at a time.
     pub codes: usize,
+    /// Rows of the latent that it quantises as one, their average.
+    pub stride: usize,
+    /// Times that it makes its codes in a frame.
+    pub times: usize,
     /// Whether its codes have a way back to its columns.
     pub decodes: bool,
     pub kind: Kind,
@@ -87,20 +91,36 @@ pub(super) struct Vq {
     pub back: Option<Dense>,
 }
 
+/// Where a step's codes lie in a frame.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The first.
+    code: usize,
+    /// Codes at a time, and times in a frame.
+    codes: usize,
+    times: usize,
+}
+
+impl Place {
+    /// Frame, and index in it, of a code of one of the step's rows.
+    fn of(&self, row: usize, index: usize) -> (usize, usize) {
+        (row / self.times, self.code + row % self.times * self.codes + index)
+    }
+}
+
 /// Codes of a step, written by row. Those past the codebooks in use are dropped.
 pub(super) struct CodesMut<'a> {
     pub data: &'a mut [u16],
     /// Codes of a frame.
     pub count: usize,
-    /// The step's first.
-    pub code: usize,
+    pub place: Place,
 }
 
 impl CodesMut<'_> {
     pub fn set(&mut self, row: usize, index: usize, code: usize) {
-        let index = self.code + index;
+        let (frame, index) = self.place.of(row, index);
         if index < self.count {
-            self.data[row * self.count + index] = code as u16;
+            self.data[frame * self.count + index] = code as u16;
         }
     }
 }
@@ -113,21 +133,30 @@ pub(super) struct CodesRef<'a> {
     pub first: usize,
     /// Codes of a frame.
     pub count: usize,
-    /// The step's first.
-    pub code: usize,
+    pub place: Place,
 }
 
 impl CodesRef<'_> {
     /// `None` where the codebook is not in use.
     pub fn get(&self, row: usize, index: usize) -> Option<usize> {
-        let index = (self.code + index).checked_sub(self.first).filter(|i| *i < self.count)?;
-        Some(usize::from(self.data[row * self.count + index]))
+        let (frame, index) = self.place.of(row, index);
+        let index = index.checked_sub(self.first).filter(|i| *i < self.count)?;
+        Some(usize::from(self.data[frame * self.count + index]))
     }
 }
 
 impl Step {
     fn in_use(&self, first: usize, count: usize) -> bool {
-        self.code < first + count && first < self.code + self.codes
+        self.code < first + count && first < self.end()
+    }
+
+    /// Index of the code after its last in a frame.
+    pub fn end(&self) -> usize {
+        self.code + self.codes * self.times
+    }
+
+    fn place(&self) -> Place {
+        Place { code: self.code, codes: self.codes, times: self.times }
     }
 
     /// `[rows, inner]`: the columns, projected.
@@ -217,6 +246,8 @@ impl Step {
 #[derive(Clone, Copy)]
 pub(super) struct Program<'a> {
     pub dim: usize,
+    /// Rows of the latent in a frame.
+    pub rows: usize,
     pub spaces: &'a [Space],
     pub chains: &'a [Chain],
     pub steps: &'a [Step],
@@ -232,8 +263,9 @@ struct Layout {
 }
 
 impl Program<'_> {
-    fn block(frames: usize, beam: usize) -> usize {
-        frames.min(BLOCK / beam).max(1)
+    /// Frames that are worked on at once.
+    fn block(&self, frames: usize, beam: usize) -> usize {
+        frames.min(BLOCK / beam / self.rows).max(1)
     }
 
     fn layout(&self, rows: usize, beam: usize) -> Layout {
@@ -251,7 +283,7 @@ impl Program<'_> {
     }
 
     pub fn scratch_len(&self, frames: usize, beam: usize) -> usize {
-        let Layout { space, inner, outer, rest } = self.layout(Self::block(frames, beam), beam);
+        let Layout { space, inner, outer, rest } = self.layout(self.block(frames, beam) * self.rows, beam);
         space + inner + outer + rest
     }
 
@@ -278,8 +310,9 @@ impl Program<'_> {
         scratch: &mut [f32],
     ) -> Result<(), RunError> {
         let run = Run { cx, data: self.data };
-        let block = Self::block(latents.len() / self.dim, beam);
-        for (x, codes) in latents.chunks(block * self.dim).zip(codes.chunks_mut(block * codebooks)) {
+        let frame = self.rows * self.dim;
+        let block = self.block(latents.len() / frame, beam);
+        for (x, codes) in latents.chunks(block * frame).zip(codes.chunks_mut(block * codebooks)) {
             let rows = x.len() / self.dim;
             let layout = self.layout(rows, beam);
             let mut rest = &mut scratch[..];
@@ -324,18 +357,27 @@ impl Program<'_> {
             beam::begin(start, &mut *work);
         }
         for (i, step) in steps.iter().enumerate() {
-            let inner = &mut inner[..rows * step.inner];
-            let outer = &mut outer[..rows * step.width];
+            let times = rows / step.stride;
+            let inner = &mut inner[..times * step.inner];
+            let outer = &mut outer[..times * step.width];
             let x = Matrix { data: residual, origin: step.column, stride: space.width, rows, width: step.width };
-            step.enter(run, x, inner)?;
+            if step.stride == 1 {
+                step.enter(run, x, inner)?;
+            } else {
+                average(x, step.stride, outer);
+                step.enter(run, Matrix::contiguous(outer, times, step.width), inner)?;
+            }
             // The beam keeps its start where a search has its scores.
             let scores = if searched { beam::after_start(&mut *work, rows, chain.width) } else { &mut *work };
-            step.encode(run, inner, scores, &mut CodesMut { data: codes, count: codebooks, code: step.code })?;
+            step.encode(run, inner, scores, &mut CodesMut { data: codes, count: codebooks, place: step.place() })?;
             if i + 1 < steps.len() || searched {
-                let made = CodesRef { data: codes, first: 0, count: codebooks, code: step.code };
+                let made = CodesRef { data: codes, first: 0, count: codebooks, place: step.place() };
                 step.decode(run, made, inner, outer)?;
-                for (row, entry) in residual.chunks_exact_mut(space.width).zip(outer.chunks_exact(step.width)) {
-                    step.subtract(&mut row[step.column..][..step.width], entry);
+                let same = residual.chunks_exact_mut(step.stride * space.width);
+                for (rows, entry) in same.zip(outer.chunks_exact(step.width)) {
+                    for row in rows.chunks_exact_mut(space.width) {
+                        step.subtract(&mut row[step.column..][..step.width], entry);
+                    }
                 }
             }
         }
@@ -359,9 +401,9 @@ impl Program<'_> {
         scratch: &mut [f32],
     ) -> Result<(), RunError> {
         let run = Run { cx, data: self.data };
-        let block = Self::block(frames, 1);
-        let out = &mut out[..frames * self.dim];
-        for (y, codes) in out.chunks_mut(block * self.dim).zip(codes.chunks(block * count)) {
+        let block = self.block(frames, 1);
+        let out = &mut out[..frames * self.rows * self.dim];
+        for (y, codes) in out.chunks_mut(block * self.rows * self.dim).zip(codes.chunks(block * count)) {
             let rows = y.len() / self.dim;
             let layout = self.layout(rows, 1);
             let mut rest = &mut scratch[..];
@@ -376,18 +418,18 @@ impl Program<'_> {
                     if !step.in_use(first, count) {
                         continue;
                     }
-                    let outer = &mut outer[..rows * step.width];
-                    let inner = &mut inner[..rows * step.inner];
-                    step.decode(run, CodesRef { data: codes, first, count, code: step.code }, inner, outer)?;
-                    add(sum, space.width, step.column, outer, step.width);
+                    let outer = &mut outer[..rows / step.stride * step.width];
+                    let inner = &mut inner[..rows / step.stride * step.inner];
+                    step.decode(run, CodesRef { data: codes, first, count, place: step.place() }, inner, outer)?;
+                    add(sum, space.width, step.column, outer, step.width, step.stride);
                 }
                 match space.project_out {
                     Some(dense) => {
                         let outer = &mut outer[..rows * space.outer];
                         dense.apply(run, Matrix::contiguous(sum, rows, space.width), outer)?;
-                        add(y, self.dim, space.column, outer, space.outer);
+                        add(y, self.dim, space.column, outer, space.outer, 1);
                     }
-                    None => add(y, self.dim, space.column, sum, space.width),
+                    None => add(y, self.dim, space.column, sum, space.width, 1),
                 }
             }
         }
@@ -395,9 +437,22 @@ impl Program<'_> {
     }
 }
 
-/// Adds rows of `width` to the columns from `column` on of rows of `stride`.
-fn add(to: &mut [f32], stride: usize, column: usize, x: &[f32], width: usize) {
-    for (to, x) in to.chunks_exact_mut(stride).zip(x.chunks_exact(width)) {
-        to[column..].iter_mut().zip(x).for_each(|(to, x)| *to += x);
+/// Adds rows of `width`, each `times` times, to the columns from `column` on of rows of `stride`.
+fn add(to: &mut [f32], stride: usize, column: usize, x: &[f32], width: usize, times: usize) {
+    for (to, x) in to.chunks_exact_mut(times * stride).zip(x.chunks_exact(width)) {
+        for to in to.chunks_exact_mut(stride) {
+            to[column..].iter_mut().zip(x).for_each(|(to, x)| *to += x);
+        }
+    }
+}
+
+/// The averages of every `count` neighbouring rows, `[rows / count, width]`.
+fn average(x: Matrix<'_>, count: usize, out: &mut [f32]) {
+    for (i, out) in out.chunks_exact_mut(x.width).enumerate() {
+        out.copy_from_slice(x.row(i * count));
+        for t in i * count + 1..(i + 1) * count {
+            out.iter_mut().zip(x.row(t)).for_each(|(sum, v)| *sum += v);
+        }
+        out.iter_mut().for_each(|sum| *sum /= count as f32);
     }
 }

@@ -9,9 +9,14 @@ pub fn compute() -> Compute<'static> {
     Compute { isa: Isa::detect(), pool: None }
 }
 
+/// Values of a frame's latent.
+pub fn frame_len(q: &Quantizer) -> usize {
+    q.rows_per_frame() * q.dim()
+}
+
 /// Codes of all frames; the scratch memory starts as NaN, so that nothing can lean on it.
 pub fn encode(q: &Quantizer, latents: &[f32], codebooks: usize, beam: usize) -> Vec<u16> {
-    let frames = latents.len() / q.dim();
+    let frames = latents.len() / frame_len(q);
     let mut codes = vec![u16::MAX; frames * codebooks];
     let mut scratch = vec![f32::NAN; q.scratch_len(frames, beam)];
     q.encode(compute(), latents, codebooks, beam, &mut codes, &mut scratch).expect("encode");
@@ -21,7 +26,7 @@ pub fn encode(q: &Quantizer, latents: &[f32], codebooks: usize, beam: usize) -> 
 /// Latents of the first `codebooks` codes of each frame.
 pub fn decode(q: &Quantizer, codes: &[u16], codebooks: usize) -> Vec<f32> {
     let frames = codes.len() / codebooks;
-    let mut out = vec![f32::NAN; frames * q.dim()];
+    let mut out = vec![f32::NAN; frames * frame_len(q)];
     let mut scratch = vec![f32::NAN; q.scratch_len(frames, 1)];
     q.decode(compute(), codes, frames, codebooks, &mut out, &mut scratch).expect("decode");
     out

@@ -1,4 +1,5 @@
 //! Signals, and how a chain runs over them.
+#![allow(dead_code)]
 
 use codec_core::{
     kernel::{Compute, Isa},

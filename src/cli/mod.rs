@@ -1,0 +1,103 @@
+//! The command line: one file a command.
+
+mod batch;
+mod completions;
+mod decode;
+mod encode;
+mod failure;
+mod import;
+mod info;
+mod model;
+mod output;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use failure::Failure;
+
+/// Neural audio codecs: sound into tokens and back.
+#[derive(Parser)]
+#[command(name = "codec", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Global {
+    /// Compute with this instruction set instead of the best one of this machine
+    #[arg(long, global = true, value_name = "NAME", env = "CODEC_ISA", help_heading = "Global options")]
+    isa: Option<Isa>,
+    /// Print one JSON report on standard output at the end
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    /// Print nothing but errors and warnings
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    quiet: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Isa {
+    Scalar,
+    Avx2,
+    Avx512,
+    Neon,
+}
+
+impl From<Isa> for codec::core::kernel::Isa {
+    fn from(isa: Isa) -> Self {
+        match isa {
+            Isa::Scalar => Self::Scalar,
+            Isa::Avx2 => Self::Avx2,
+            Isa::Avx512 => Self::Avx512,
+            Isa::Neon => Self::Neon,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Turn audio into tokens
+    Encode(encode::Args),
+    /// Turn tokens into audio
+    Decode(decode::Args),
+    /// Tell what a model, token file or audio file holds
+    Info(info::Args),
+    /// Make a model file from a published checkpoint
+    Import(import::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Parses the command line and runs the command. 0: done; 1: an input or the processing failed; 2: wrong usage.
+pub fn main() -> ExitCode {
+    let default_hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // Those become errors, which say which file it was.
+        if !codec::audio::in_guarded_reader() {
+            default_hook(info);
+        }
+    }));
+    output::remove_temporaries_on_interrupt();
+    let Cli { global, command } = Cli::parse();
+    let result = match command {
+        Command::Encode(args) => encode::run(args, &global),
+        Command::Decode(args) => decode::run(args, &global),
+        Command::Info(args) => info::run(&args, &global),
+        Command::Import(args) => import::run(args, &global),
+        Command::Completions(args) => completions::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}

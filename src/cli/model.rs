@@ -1,0 +1,85 @@
+//! The options that name a model and how to run it.
+
+use std::path::{Path, PathBuf};
+
+use codec::{Model, ModelInfo, Options};
+
+use super::{Failure, Global};
+
+#[derive(clap::Args, Debug)]
+pub struct ModelArgs {
+    /// The model file
+    #[arg(long, short, env = "CODEC_MODEL", value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Threads to compute with; 0: as many as the machine has
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Most memory, in MiB, that a model which needs the whole signal at once may take for it
+    #[arg(long, default_value_t = 4096, value_name = "MIB")]
+    pub max_memory: u64,
+}
+
+impl ModelArgs {
+    pub fn path(&self) -> Result<&Path, Failure> {
+        self.model.as_deref().ok_or_else(|| {
+            Failure::usage(
+                "no model given",
+                "give --model FILE or set CODEC_MODEL; `codec import CHECKPOINT -o MODEL.safetensors` makes a model file of a published checkpoint",
+            )
+        })
+    }
+
+    pub fn load(&self) -> Result<Model, Failure> {
+        let path = self.path()?;
+        Model::load(path).map_err(|e| {
+            Failure::new(
+                e,
+                "give a model file, or make one of a published checkpoint with `codec import CHECKPOINT -o MODEL.safetensors`",
+            )
+        })
+    }
+
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+
+    pub fn options(&self, global: &Global, codebooks: Option<usize>, beam: usize) -> Options {
+        Options {
+            codebooks,
+            beam,
+            threads: self.thread_count(),
+            max_memory: self.max_memory.saturating_mul(1 << 20),
+            isa: global.isa.map_or_else(codec::core::kernel::Isa::detect, Into::into),
+        }
+    }
+}
+
+/// The number of codebooks that fill `kbps`: `floor(bits a second / (bits a second of a codebook))`, which must be
+/// one that the publisher offers.
+pub fn codebooks_of_bandwidth(info: &ModelInfo, kbps: f64) -> Result<usize, Failure> {
+    let one = info.bitrates.first().map_or(f64::INFINITY, |b| b.kbps / b.codebooks as f64);
+    // A rate on offer, rounded to three decimals, is that rate.
+    let count = ((kbps + 5e-4) / one).floor();
+    let chosen = info.bitrates.iter().find(|b| b.codebooks as f64 == count);
+    chosen.map(|b| b.codebooks).ok_or_else(|| {
+        let offers: Vec<String> =
+            info.bitrates.iter().map(|b| format!("{} ({} codebooks)", decimals(b.kbps), b.codebooks)).collect();
+        Failure::new(
+            format_args!("the model has no bandwidth of {kbps} kbps"),
+            format_args!(
+                "it has {}; --codebooks takes any count up to {}",
+                offers.join(", "),
+                info.codebook_sizes.len()
+            ),
+        )
+    })
+}
+
+/// Up to three decimals.
+fn decimals(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,10 @@
+//! The `codec` program, run as its users run it.
+
+mod audio_in;
+mod batch;
+mod info;
+mod options;
+mod roundtrip;
+mod salvage;
+mod support;
+mod tokens_in;

@@ -1,0 +1,204 @@
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use codec::{
+    audio::{AudioReader, SampleFormat, WavWriter},
+    core::spec::{
+        CodecSpec, Conv, ConvTranspose, Framing, Layer, Metric, PadMode, Padding, Quantizer, ResidualRounding,
+        SPEC_VERSION, Vq,
+    },
+    model_file::{OwnedTensor, Provenance, TensorMap, write_model},
+};
+
+pub const RATE: u32 = 8000;
+pub const HOP: u32 = 80;
+
+/// A folder with a model in it.
+pub struct Bench {
+    pub folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        model(&bench.path("model.safetensors"), 1.0);
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `codec` in the folder, with the model given.
+    pub fn codec(&self, args: &[&str]) -> Run {
+        let mut command = bare(args);
+        command.current_dir(self.folder.path()).env("CODEC_MODEL", "model.safetensors");
+        Run::of(command)
+    }
+
+    /// A wav file of slow steps.
+    pub fn steps(&self, name: &str, frames: usize) -> Vec<f32> {
+        let pcm: Vec<f32> = (0..frames).map(|n| ((n / 400 * 37 % 101) as f32 / 50.0 - 1.0) * 0.8).collect();
+        self.wav(name, RATE, 1, &pcm);
+        pcm
+    }
+
+    pub fn wav(&self, name: &str, rate: u32, channels: u16, pcm: &[f32]) {
+        let file = std::fs::File::create(self.path(name)).unwrap();
+        let mut wav = WavWriter::new(file, SampleFormat::F32, rate, channels, None).unwrap();
+        wav.write(pcm).unwrap();
+        wav.finish_file().unwrap();
+    }
+
+    /// Nothing but these files is in the folder.
+    pub fn assert_only(&self, names: &[&str]) {
+        let mut found: Vec<String> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|n| n != "model.safetensors")
+            .collect();
+        found.sort();
+        assert_eq!(found, names);
+    }
+}
+
+/// `codec` without any setting of the surroundings.
+pub fn bare(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("codec").unwrap();
+    command.args(args).env_remove("CODEC_MODEL").env_remove("CODEC_ISA");
+    command.timeout(std::time::Duration::from_secs(60));
+    command
+}
+
+/// What a run gave.
+pub struct Run {
+    pub code: i32,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+impl Run {
+    pub fn of(mut command: Command) -> Self {
+        let output = command.output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(!err.contains("panicked"), "{err}");
+        Self { code: output.status.code().expect("an exit code"), out: output.stdout, err }
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self
+    }
+
+    /// Failed with this exit code, an `error:` line that holds all of `parts`, and a `help:` line.
+    #[track_caller]
+    pub fn fails(self, code: i32, parts: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{}", self.err);
+        let error = self.err.lines().find(|l| l.starts_with("error: ")).unwrap_or_else(|| panic!("{}", self.err));
+        for part in parts {
+            assert!(error.contains(part), "`{part}` is not in: {}", self.err);
+        }
+        assert!(self.err.lines().any(|l| l.starts_with("help: ") && l.len() > 10), "{}", self.err);
+        self
+    }
+
+    /// All of `parts` are on standard error.
+    #[track_caller]
+    pub fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.err.contains(part), "`{part}` is not in: {}", self.err);
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.out).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.out)))
+    }
+}
+
+/// A codec that keeps the mean of each hop in two codebooks of 16 entries: the second refines the first. `gain`
+/// makes another model of it.
+pub fn model(path: &Path, gain: f32) {
+    model_with(path, gain, Framing::Stream);
+}
+
+/// The same codec in overlapping segments of ten hops, each brought to unit loudness.
+pub fn segmented_model(path: &Path) {
+    model_with(path, 1.0, Framing::Segments { length: 10 * HOP, stride: 9 * HOP, normalize: true });
+}
+
+fn model_with(path: &Path, gain: f32, framing: Framing) {
+    let hop = HOP as usize;
+    let stage = |name: &str| {
+        Quantizer::Vq(Vq {
+            name: name.into(),
+            size: 16,
+            dim: 1,
+            metric: Metric::Euclidean,
+            project_in: None,
+            project_out: None,
+        })
+    };
+    let spec = CodecSpec {
+        version: SPEC_VERSION,
+        name: "mean of a hop".into(),
+        sample_rate: RATE,
+        channels: 1,
+        hop: HOP,
+        latent: 1,
+        framing,
+        codebook_choices: vec![1, 2],
+        encoder: Some(vec![Layer::Conv(Conv {
+            name: "encoder".into(),
+            input: 1,
+            output: 1,
+            kernel: HOP,
+            stride: HOP,
+            dilation: 1,
+            groups: 1,
+            bias: false,
+            padding: Padding { mode: PadMode::Zero, left: 0, right: 0, complete: true },
+            int8: None,
+        })]),
+        quantizer: Quantizer::Residual {
+            stages: vec![stage("first"), stage("second")],
+            project_in: None,
+            project_out: None,
+            rounding: ResidualRounding::Plain,
+        },
+        decoder: Some(vec![Layer::ConvTranspose(ConvTranspose {
+            name: "decoder".into(),
+            input: 1,
+            output: 1,
+            kernel: HOP,
+            stride: HOP,
+            groups: 1,
+            bias: false,
+            trim_left: 0,
+            trim_right: 0,
+            blocks: None,
+        })]),
+    };
+    let book = |step: f32| (0..16).map(|i| (i as f32 - 7.5) * step).collect::<Vec<_>>();
+    let mut tensors = TensorMap::default();
+    let mut put = |name: &str, shape: &[usize], values: &[f32]| {
+        tensors.0.insert(name.into(), OwnedTensor::f32(shape, values));
+    };
+    put("encoder.weight", &[1, 1, hop], &vec![1.0 / hop as f32; hop]);
+    put("decoder.weight", &[1, 1, hop], &vec![gain; hop]);
+    put("first.codebook", &[16, 1], &book(2.0 / 16.0));
+    put("second.codebook", &[16, 1], &book(2.0 / 256.0));
+    write_model(path, &spec, &tensors, &Provenance::default()).unwrap();
+}
+
+/// Samples and rate of an audio file.
+pub fn read(path: &Path) -> (Vec<f32>, u32) {
+    let mut reader = AudioReader::open(path).unwrap();
+    let mut all = Vec::new();
+    while let Some(block) = reader.next_block().unwrap() {
+        all.extend_from_slice(block);
+    }
+    (all, reader.info().sample_rate)
+}
