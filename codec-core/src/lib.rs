@@ -15,6 +15,7 @@ pub mod bitstream;
 mod error;
 #[allow(unsafe_code)]
 pub mod kernel;
+#[cfg(feature = "alloc")]
 mod layer;
 #[cfg(feature = "alloc")]
 pub mod pipeline;

@@ -627,7 +627,7 @@ impl<'t> Builder<'t> {
         self.channels(n, l.input, cur)?;
         let hidden = l.hidden as usize;
         let width = hidden * if l.bidirectional { 2 } else { 1 };
-        if l.skip && width % cur.channels != 0 {
+        if l.skip && !width.is_multiple_of(cur.channels) {
             return Err(spec_error(n, format!("{} channels cannot be added to {width}", cur.channels)));
         }
         if l.bidirectional && self.whole.is_none() {
@@ -709,7 +709,7 @@ impl<'t> Builder<'t> {
     }
 
     fn divides(&self, name: &str, groups: u32, input: u32, output: u32) -> Result<(), BuildError> {
-        if input % groups == 0 && output % groups == 0 {
+        if input.is_multiple_of(groups) && output.is_multiple_of(groups) {
             return Ok(());
         }
         Err(spec_error(name, format!("{groups} groups do not divide {input} and {output} channels")))

@@ -15,7 +15,7 @@ impl Builder<'_> {
     pub(super) fn istft(&mut self, l: &spec::Istft, cur: Cur) -> Result<Cur, BuildError> {
         let n = transform("an inverse STFT", l.n_fft)?;
         check("an inverse STFT", "hop", l.hop, 1, l.n_fft - 1)?;
-        if (l.n_fft - l.hop) % 2 != 0 {
+        if !(l.n_fft - l.hop).is_multiple_of(2) {
             return Err(spec_error(
                 "",
                 format!("an inverse STFT cuts (n_fft - hop) / 2 rows: {} - {} is odd", l.n_fft, l.hop),
@@ -28,7 +28,7 @@ impl Builder<'_> {
         let t = self.timing[cur.buffer];
         let timing = Timing {
             rows: reduce((t.rows.0, t.rows.1 * u64::from(l.hop))),
-            ahead: t.ahead + t.step() * ((cut + hop - 1) / hop) as f64,
+            ahead: t.ahead + t.step() * cut.div_ceil(hop) as f64,
             field: t.field + (n.div_ceil(hop) - 1) as f64 * t.step(),
             lag: t.lag.saturating_mul(hop) + cut,
         };
