@@ -40,7 +40,7 @@ impl Isa {
     }
 
     /// Whether this machine has it.
-    #[allow(clippy::nonminimal_bool, reason = "without std, the questions are constants")]
+    #[allow(clippy::nonminimal_bool, clippy::eq_op, reason = "without std, the questions are constants")]
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
