@@ -11,7 +11,7 @@ mod support;
 use codec::{Codes, Model, Options};
 use codec_core::{kernel::Isa, pipeline::Chain};
 use golden::{Array, Case, assert_close, assert_codes};
-use support::import_case;
+use support::{import_case, import_changed};
 
 fn options() -> Options {
     let isa =
@@ -274,4 +274,109 @@ fn speechtokenizer() {
     f.decoded("codes", Some(1), "pcm_out_nq1");
     f.dequantised("codes");
     f.decoded_range("codes", 1..3, "pcm_out_codes_1_to_3");
+}
+
+fn mimi(f: &Fixture) {
+    f.latent(None, "latent");
+    for books in [8, 32] {
+        f.codes(None, &format!("codes_nq{books}"));
+        f.decoded(&format!("codes_nq{books}"), None, &format!("pcm_out_nq{books}"));
+    }
+    f.dequantised("codes_nq32");
+}
+
+#[test]
+fn mimi_transformers() {
+    let Some(f) = Fixture::shared("mimi") else { return };
+    mimi(&f);
+    f.latent(f.odd(), "latent_odd");
+    f.codes(f.odd(), "codes_odd");
+    f.decoded("codes_odd", None, "pcm_out_odd");
+}
+
+#[test]
+fn mimi_native() {
+    let (Some(own), Some(folder)) = (Fixture::shared("mimi_native"), golden::shared()) else { return };
+    let f = Fixture { case: Case::load(&folder, "mimi"), model: own.model };
+    mimi(&f);
+    // This code completes the last frame with silence, where the other pads each convolution.
+    let odd = f.pcm(f.odd());
+    let expected = own.case.array("codes_odd");
+    let got = f.model.encode(&odd, &Options { codebooks: Some(32), ..options() }).unwrap();
+    assert_codes("codes_odd", &got.data, &expected.codes_by_frame(), 32);
+    let pcm = f.model.decode(&got, None, &options()).unwrap();
+    assert_close("pcm_out_odd", &pcm, &own.case.array("pcm_out_odd").channels_last(), f.tolerance("pcm"));
+}
+
+#[test]
+fn wavtokenizer_75() {
+    let Some(f) = Fixture::shared("wavtokenizer_75") else { return };
+    f.latent(None, "latent");
+    f.codes(None, "codes");
+    f.codes(f.odd(), "codes_odd");
+    f.decoded("codes", None, "pcm_out");
+    f.decoded("codes_odd", None, "pcm_out_odd");
+}
+
+/// Levels of different rates to frames: of each level in turn, what falls into the frame.
+fn by_frame(case: &Case, prefix: &str, levels: usize) -> Vec<u16> {
+    let levels: Vec<Vec<u16>> = (0..levels).map(|n| case.array(&format!("{prefix}_{n}")).codes()).collect();
+    let frames = levels[0].len();
+    let part = |frame: usize, level: &Vec<u16>| {
+        let each = level.len() / frames;
+        level[frame * each..(frame + 1) * each].to_vec()
+    };
+    (0..frames).flat_map(|frame| levels.iter().flat_map(move |level| part(frame, level))).collect()
+}
+
+fn snac(name: &str, levels: usize) {
+    let Some(f) = Fixture::shared(name) else { return };
+    f.latent(None, "latent");
+    let mut noisy = None;
+    for (n, odd) in [(None, ""), (f.odd(), "_odd")] {
+        let expected = by_frame(&f.case, &format!("codes{odd}"), levels);
+        let got = f.model.encode(&f.pcm(n), &options()).unwrap();
+        assert_codes(&format!("codes{odd}"), &got.data, &expected, got.codebooks);
+        let pcm = f.model.decode(&Codes { data: expected, ..got.clone() }, None, &options()).unwrap();
+        let array = format!("pcm_out{odd}");
+        assert_close(&array, &pcm, &f.case.array(&array).channels_last(), f.tolerance("pcm"));
+        noisy = Some(got);
+    }
+    // The same codes with noise from a seed.
+    let seed = f.case.manifest["seed"].as_u64();
+    let model = import_changed(&f.case, &f.case.tensors(), |spec| {
+        for layer in spec.decoder.iter_mut().flatten() {
+            if let codec_core::spec::Layer::Noise(noise) = layer {
+                noise.seed = seed;
+            }
+        }
+    });
+    let pcm = model.decode(&noisy.unwrap(), None, &options()).unwrap();
+    let expected = f.case.array("pcm_out_odd_noise").channels_last();
+    assert_close("pcm_out_odd_noise", &pcm, &expected, f.tolerance("pcm"));
+}
+
+#[test]
+fn snac_24khz() {
+    snac("snac_24khz", 3);
+}
+
+#[test]
+fn snac_44khz() {
+    snac("snac_44khz", 4);
+}
+
+#[test]
+fn s3tokenizer_v2_25hz() {
+    let Some(f) = Fixture::shared("s3tokenizer_v2_25hz") else { return };
+    let pcm = f.case.array("pcm").f32();
+    let chain = f.model.encoder_plan().unwrap().chain();
+    let hidden = f.case.array("hidden").f32();
+    assert_close("hidden", &whole(chain, pcm), hidden, f.tolerance("hidden"));
+    for (n, array) in [(None, "codes"), (f.odd(), "codes_odd")] {
+        let got = f.model.encode(&pcm[..n.unwrap_or(pcm.len())], &options()).unwrap();
+        assert_codes(array, &got.data, &f.case.array(array).codes(), 1);
+    }
+    let error = f.model.decoder(&options()).err().expect("no decoder").to_string();
+    assert!(error.contains("only encodes"), "{error}");
 }

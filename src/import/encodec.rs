@@ -118,14 +118,6 @@ fn stated(checkpoint: &Checkpoint) -> Result<Option<Config>, ImportError> {
     }
 }
 
-fn pad_mode(fields: &Fields<'_>, field: &str, default: &'static str) -> Result<PadMode, ImportError> {
-    Ok(match fields.word(field, default, &["reflect", "constant", "replicate"])? {
-        "constant" => PadMode::Zero,
-        "replicate" => PadMode::Replicate,
-        _ => PadMode::Reflect,
-    })
-}
-
 /// The `config.json` of transformers; what it leaves out has that library's defaults.
 fn transformers(config: &Value) -> Result<Config, ImportError> {
     let fields = Fields::new(config);
@@ -136,7 +128,7 @@ fn transformers(config: &Value) -> Result<Config, ImportError> {
         dimension: fields.size("hidden_size", 128)?,
         ratios: fields.sizes("upsampling_ratios", &[8, 5, 4, 2])?,
         causal: fields.flag("use_causal_conv", true)?,
-        pad: pad_mode(&fields, "pad_mode", "reflect")?,
+        pad: fields.padding("pad_mode", "reflect")?,
         norm,
         kernel: fields.size("kernel_size", 7)?,
         last_kernel: fields.size("last_kernel_size", 7)?,
@@ -210,7 +202,7 @@ fn training_config(config: &Value) -> Result<Config, ImportError> {
         dimension: fields.size("seanet.dimension", 128)?,
         ratios: fields.sizes("seanet.ratios", &[8, 5, 4, 2])?,
         causal: fields.flag("seanet.causal", false)?,
-        pad: pad_mode(&fields, "seanet.pad_mode", "constant")?,
+        pad: fields.padding("seanet.pad_mode", "constant")?,
         norm: norm == "time_group_norm",
         kernel: fields.size("seanet.kernel_size", 7)?,
         last_kernel: fields.size("seanet.last_kernel_size", 7)?,

@@ -153,11 +153,7 @@ fn stated(checkpoint: &Checkpoint) -> Result<Option<Config>, ImportError> {
         dimension: width,
         ratios: fields.sizes("upsampling_ratios", &[8, 6, 5, 4])?,
         causal: fields.flag("use_causal_conv", true)?,
-        pad: match fields.word("pad_mode", "constant", &["constant", "reflect", "replicate"])? {
-            "reflect" => PadMode::Reflect,
-            "replicate" => PadMode::Replicate,
-            _ => PadMode::Zero,
-        },
+        pad: fields.padding("pad_mode", "constant")?,
         kernel: fields.size("kernel_size", 7)?,
         last_kernel: fields.size("last_kernel_size", 3)?,
         residual_kernel: fields.size("residual_kernel_size", 3)?,

@@ -1,6 +1,6 @@
 //! SpeechTokenizer (Zhang et al. 2023): EnCodec's network with a first codebook that was taught by HuBERT.
 
-use codec_core::spec::{Framing, PadMode};
+use codec_core::spec::Framing;
 
 use super::{
     ImportError, ModelParts, System,
@@ -59,11 +59,7 @@ fn stated(checkpoint: &Checkpoint) -> Result<Option<Config>, ImportError> {
         dimension: fields.size("dimension", base.network.dimension)?,
         ratios: fields.sizes("strides", &base.network.ratios)?,
         causal: fields.flag("causal", base.network.causal)?,
-        pad: match fields.word("pad_mode", "reflect", &["reflect", "constant", "replicate"])? {
-            "constant" => PadMode::Zero,
-            "replicate" => PadMode::Replicate,
-            _ => PadMode::Reflect,
-        },
+        pad: fields.padding("pad_mode", "reflect")?,
         kernel: fields.size("kernel_size", 7)?,
         last_kernel: fields.size("last_kernel_size", 7)?,
         residual_kernel: fields.size("residual_kernel_size", 3)?,

@@ -1,5 +1,6 @@
 //! What a checkpoint says of itself: fields of a `config.json`, or of a YAML text in a pickle.
 
+use codec_core::spec::PadMode;
 use serde_json::Value;
 
 use super::ImportError;
@@ -88,6 +89,15 @@ impl<'a> Fields<'a> {
         self.read(path, Some(default), &what, |value| {
             let word = value.as_str()?;
             known.iter().copied().find(|known| *known == word)
+        })
+    }
+
+    /// A padding by its usual name.
+    pub fn padding(&self, path: &str, default: &'static str) -> Result<PadMode, ImportError> {
+        Ok(match self.word(path, default, &["reflect", "constant", "replicate"])? {
+            "constant" => PadMode::Zero,
+            "replicate" => PadMode::Replicate,
+            _ => PadMode::Reflect,
         })
     }
 

@@ -1,0 +1,151 @@
+//! Every system through the facade: pieces of any size give what one piece gives, to the bit, and a reset forgets
+//! everything.
+
+#[path = "../codec-core/tests/support/golden.rs"]
+mod golden;
+#[path = "support/models.rs"]
+mod support;
+
+use codec::{Codes, Model, Options};
+use golden::Case;
+use support::import_case;
+
+/// Sizes of pieces, from a linear congruential generator: mostly small, now and then large.
+struct Pieces(u64);
+
+impl Pieces {
+    fn next(&mut self, most: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let most = if (self.0 >> 60) == 0 { most } else { most / 16 + 1 };
+        (self.0 >> 33) as usize % (most + 1)
+    }
+}
+
+fn encode_in_pieces(encoder: &mut codec::Encoder<'_>, pcm: &[f32], channels: usize, seed: u64) -> Codes {
+    let (mut pieces, mut out, mut rest) = (Pieces(seed), Codes::new(encoder.codebooks()), pcm);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at((pieces.next(8000) * channels).min(rest.len()));
+        encoder.push(now, &mut out).unwrap();
+        rest = later;
+    }
+    encoder.finish(&mut out).unwrap();
+    out
+}
+
+fn decode_in_pieces(decoder: &mut codec::Decoder<'_>, codes: &Codes, seed: u64) -> Vec<f32> {
+    let (mut pieces, mut out, mut rest) = (Pieces(seed), Vec::new(), &codes.data[..]);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at((pieces.next(12) * codes.codebooks).min(rest.len()));
+        decoder.push(&Codes { codebooks: codes.codebooks, data: now.to_vec(), segments: vec![] }, &mut out).unwrap();
+        rest = later;
+    }
+    decoder.finish(&mut out).unwrap();
+    out
+}
+
+/// Both directions: at several cuts, and after signals that were ended and that were not.
+fn check(model: &Model, pcm: &[f32], books: Option<usize>) {
+    let options = Options { codebooks: books, threads: 1, ..Options::default() };
+    let channels = model.spec().channels as usize;
+    let (first, second) = pcm.split_at(pcm.len() * 2 / 5 / channels * channels);
+    let whole = model.encode(second, &options).unwrap();
+    assert!(whole.frames() > 0);
+    let mut encoder = model.encoder(&options).unwrap();
+    for seed in [1, 2] {
+        assert!(encode_in_pieces(&mut encoder, second, channels, seed) == whole, "encode, pieces {seed}");
+        encoder.reset();
+    }
+    // A signal that was broken off.
+    encoder.push(first, &mut Codes::new(encoder.codebooks())).unwrap();
+    encoder.reset();
+    assert!(encode_in_pieces(&mut encoder, second, channels, 3) == whole, "encode after a reset");
+
+    if model.spec().decoder.is_none() {
+        return;
+    }
+    let before = model.encode(first, &options).unwrap();
+    let expected = model.decode(&whole, None, &options).unwrap();
+    let bits = |pcm: &[f32]| pcm.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let mut decoder = model.decoder(&options).unwrap();
+    for seed in [4, 5] {
+        assert!(bits(&decode_in_pieces(&mut decoder, &whole, seed)) == bits(&expected), "decode, pieces {seed}");
+        decoder.reset();
+    }
+    decoder.push(&before, &mut Vec::new()).unwrap();
+    decoder.reset();
+    assert!(bits(&decode_in_pieces(&mut decoder, &whole, 6)) == bits(&expected), "decode after a reset");
+}
+
+/// Whether encoder and decoder run in constant memory.
+fn streamable(model: &Model) -> (bool, bool) {
+    let info = model.info().unwrap();
+    let part = |part: &Option<codec::NetworkInfo>| part.as_ref().is_some_and(|part| part.streamable);
+    (part(&info.encoder), part(&info.decoder))
+}
+
+fn case(name: &str, books: Option<usize>, expected: (bool, bool)) {
+    let Some(folder) = golden::shared() else { return };
+    let case = Case::load(&folder, name);
+    let model = import_case(&case, &case.tensors());
+    assert_eq!(streamable(&model), expected);
+    // The native Mimi shares its arrays with the other.
+    let other = case.manifest["same_arrays_as"].as_str().map(|name| Case::load(&folder, name));
+    let pcm = other.as_ref().unwrap_or(&case).array("pcm");
+    let pcm = if pcm.shape.len() == 1 { pcm.f32().to_vec() } else { pcm.channels_last() };
+    check(&model, &pcm, books);
+}
+
+#[test]
+fn encodec_24khz() {
+    case("encodec_24khz", Some(8), (true, true));
+}
+
+#[test]
+fn academicodec_soundstream_24k_240d() {
+    case("academicodec_soundstream_24k_240d", None, (true, true));
+}
+
+#[test]
+fn dac_16khz() {
+    case("dac_16khz", None, (true, true));
+}
+
+#[test]
+fn hificodec_16k_320d() {
+    case("hificodec_16k_320d", None, (false, true));
+}
+
+#[test]
+fn speechtokenizer() {
+    case("speechtokenizer_hubert_avg", None, (false, true));
+}
+
+#[test]
+fn mimi() {
+    case("mimi", Some(8), (true, true));
+}
+
+#[test]
+fn mimi_native() {
+    case("mimi_native", None, (true, true));
+}
+
+#[test]
+fn snac_24khz() {
+    case("snac_24khz", None, (true, true));
+}
+
+#[test]
+fn snac_44khz() {
+    case("snac_44khz", None, (true, true));
+}
+
+#[test]
+fn wavtokenizer_75() {
+    case("wavtokenizer_75", None, (true, false));
+}
+
+#[test]
+fn s3tokenizer_v2_25hz() {
+    case("s3tokenizer_v2_25hz", None, (false, false));
+}
