@@ -1,4 +1,4 @@
-//! Neural audio codecs: sound into tokens and back.
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 pub use codec_core as core;

@@ -139,13 +139,40 @@ impl Model {
         f64::from(self.spec().sample_rate) / f64::from(self.spec().hop)
     }
 
+    /// The quantizer of whichever of encoder and decoder is there.
+    ///
+    /// # Errors
+    /// Those of [`Model::encoder_plan`] and [`Model::decoder_plan`].
+    pub fn quantizer(&self) -> Result<&Quantizer, Error> {
+        match self.decoder.get() {
+            Some(Ok(decoder)) => Ok(decoder.quantizer()),
+            _ if self.spec().encoder.is_some() => Ok(self.encoder_plan()?.quantizer()),
+            _ => Ok(self.decoder_plan()?.quantizer()),
+        }
+    }
+
+    /// The codebook counts that the publisher offers, with their bitrates.
+    ///
+    /// # Errors
+    /// Those of [`Model::quantizer`].
+    pub fn bitrates(&self) -> Result<Vec<Bitrate>, Error> {
+        let quantizer = self.quantizer()?;
+        let choices: Vec<usize> = if self.spec().codebook_choices.is_empty() {
+            (1..=quantizer.codebooks()).filter(|&n| quantizer.check_codebooks(0, n).is_ok()).collect()
+        } else {
+            self.spec().codebook_choices.iter().map(|&n| n as usize).collect()
+        };
+        let kbps = |codebooks| f64::from(quantizer.bits_per_frame(codebooks)) * self.frame_rate() / 1000.0;
+        Ok(choices.into_iter().map(|codebooks| Bitrate { codebooks, kbps: kbps(codebooks) }).collect())
+    }
+
     /// Everything that is known of the model before the first sample.
     ///
     /// # Errors
     /// Spec and tensors do not fit.
     pub fn info(&self) -> Result<ModelInfo, Error> {
         let spec = self.spec();
-        let quantizer = Quantizer::new(&spec.quantizer, &self.file)?;
+        let quantizer = self.quantizer()?;
         let part = |chain: &pipeline::Chain, rows_a_second: f64, rows: usize| {
             let (state, workspace) = chain.memory(rows);
             NetworkInfo {
@@ -179,11 +206,6 @@ impl Model {
         let delay = |n: &Option<NetworkInfo>, hop: f64| n.as_ref().map_or(0.0, |n| n.plan.lookahead * hop);
         let hop = f64::from(spec.hop);
         let samples = hop + delay(&encoder, 1.0) + delay(&decoder, hop / quantizer.rows_per_frame() as f64);
-        let choices = if spec.codebook_choices.is_empty() {
-            (1..=quantizer.codebooks()).filter(|&n| quantizer.check_codebooks(0, n).is_ok()).collect()
-        } else {
-            spec.codebook_choices.iter().map(|&n| n as usize).collect::<Vec<_>>()
-        };
         let streamable =
             matches!(spec.framing, Framing::Stream) && [&encoder, &decoder].into_iter().flatten().all(|n| n.streamable);
         Ok(ModelInfo {
@@ -195,13 +217,7 @@ impl Model {
             frame_rate: self.frame_rate(),
             framing: spec.framing.clone(),
             codebook_sizes: quantizer.sizes().to_vec(),
-            bitrates: choices
-                .into_iter()
-                .map(|codebooks| Bitrate {
-                    codebooks,
-                    kbps: quantizer.bits_per_frame(codebooks) as f64 * self.frame_rate() / 1000.0,
-                })
-                .collect(),
+            bitrates: self.bitrates()?,
             streamable,
             delay_ms: streamable.then(|| samples / f64::from(spec.sample_rate) * 1000.0),
             encoder,

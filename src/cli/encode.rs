@@ -88,16 +88,17 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     let path = args.model.path()?;
     let model = args.model.load()?;
-    let info = model.info().map_err(|e| Failure::engine(path, e))?;
-    let choices: Vec<usize> = info.bitrates.iter().map(|b| b.codebooks).collect();
+    let bitrates = model.bitrates().map_err(|e| Failure::engine(path, e))?;
+    let sizes = model.quantizer().map_err(|e| Failure::engine(path, e))?.sizes();
+    let choices: Vec<usize> = bitrates.iter().map(|b| b.codebooks).collect();
     let codebooks = match (args.codebooks, args.bandwidth) {
         (Some(n), _) => n,
-        (None, Some(kbps)) => codebooks_of_bandwidth(&info, kbps)?,
-        (None, None) => info.codebook_sizes.len(),
+        (None, Some(kbps)) => codebooks_of_bandwidth(&bitrates, sizes.len(), kbps)?,
+        (None, None) => sizes.len(),
     };
-    if codebooks == 0 || codebooks > info.codebook_sizes.len() {
+    if codebooks == 0 || codebooks > sizes.len() {
         return Err(Failure::new(
-            format_args!("{codebooks} codebooks asked for; the model has 1 to {}", info.codebook_sizes.len()),
+            format_args!("{codebooks} codebooks asked for; the model has 1 to {}", sizes.len()),
             format_args!("its publisher offers {choices:?}"),
         ));
     }
@@ -107,7 +108,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         channels: Some(model.spec().channels as usize),
         hop: Some(model.spec().hop),
         codebooks,
-        codebook_sizes: info.codebook_sizes.iter().copied().take(codebooks).collect(),
+        codebook_sizes: sizes.iter().copied().take(codebooks).collect(),
         segmented: matches!(model.spec().framing, Framing::Segments { .. }),
         frames: None,
         samples: None,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use codec::{Model, ModelInfo, Options};
+use codec::{Bitrate, Model, Options};
 
 use super::{Failure, Global};
 
@@ -59,21 +59,17 @@ impl ModelArgs {
 
 /// The number of codebooks that fill `kbps`: `floor(bits a second / (bits a second of a codebook))`, which must be
 /// one that the publisher offers.
-pub fn codebooks_of_bandwidth(info: &ModelInfo, kbps: f64) -> Result<usize, Failure> {
-    let one = info.bitrates.first().map_or(f64::INFINITY, |b| b.kbps / b.codebooks as f64);
+pub fn codebooks_of_bandwidth(bitrates: &[Bitrate], most: usize, kbps: f64) -> Result<usize, Failure> {
+    let one = bitrates.first().map_or(f64::INFINITY, |b| b.kbps / b.codebooks as f64);
     // A rate on offer, rounded to three decimals, is that rate.
     let count = ((kbps + 5e-4) / one).floor();
-    let chosen = info.bitrates.iter().find(|b| b.codebooks as f64 == count);
+    let chosen = bitrates.iter().find(|b| b.codebooks as f64 == count);
     chosen.map(|b| b.codebooks).ok_or_else(|| {
         let offers: Vec<String> =
-            info.bitrates.iter().map(|b| format!("{} ({} codebooks)", decimals(b.kbps), b.codebooks)).collect();
+            bitrates.iter().map(|b| format!("{} ({} codebooks)", decimals(b.kbps), b.codebooks)).collect();
         Failure::new(
             format_args!("the model has no bandwidth of {kbps} kbps"),
-            format_args!(
-                "it has {}; --codebooks takes any count up to {}",
-                offers.join(", "),
-                info.codebook_sizes.len()
-            ),
+            format_args!("it has {}; --codebooks takes any count up to {}", offers.join(", "), most),
         )
     })
 }

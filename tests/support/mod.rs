@@ -56,6 +56,16 @@ fn values(tensor: &Value, seed: u64) -> Option<(Vec<usize>, Vec<f32>)> {
             let (_, v) = values(&tensor["v"], seed)?;
             fold(&g, &v)
         }
+        "qkv" => {
+            let part = |index: usize| values(&tensor["parts"][index], seed).unwrap();
+            let columns = shape[1];
+            // In each head of 64 rows of q and k, rows `j` and `j + 32` become `2 j` and `2 j + 1`.
+            let paired = |w: &[f32]| -> Vec<f32> {
+                let row = |head: &[f32], r: usize| head[(r % 2 * 32 + r / 2) * columns..][..columns].to_vec();
+                w.chunks_exact(64 * columns).flat_map(|head| (0..64).flat_map(move |r| row(head, r))).collect()
+            };
+            [paired(&part(0).1), paired(&part(1).1), part(2).1].concat()
+        }
         other => panic!("{other}"),
     };
     Some((shape, out))
@@ -94,13 +104,33 @@ pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
+/// The pickle operations that push a text.
+pub fn text(text: &str) -> Vec<u8> {
+    let mut p = vec![b'X'];
+    p.extend((text.len() as u32).to_le_bytes());
+    p.extend(text.bytes());
+    p
+}
+
 /// A PyTorch file: dictionaries nested along `path` around the tensors, and numbers under `metadata.kwargs`.
 pub fn torch(tensors: &Tensors, path: &[&str], kwargs: &[(&str, u32)]) -> Vec<u8> {
-    let text = |p: &mut Vec<u8>, text: &str| {
-        p.push(b'X');
-        p.extend((text.len() as u32).to_le_bytes());
-        p.extend(text.bytes());
-    };
+    let mut extra = Vec::new();
+    if !kwargs.is_empty() {
+        extra = [text("metadata"), b"}".to_vec(), text("kwargs"), b"}".to_vec()].concat();
+        for (key, number) in kwargs {
+            extra.extend(text(key));
+            extra.push(b'J');
+            extra.extend(number.to_le_bytes());
+            extra.push(b's');
+        }
+        extra.extend(b"ss");
+    }
+    torch_with(tensors, path, &extra)
+}
+
+/// A PyTorch file: dictionaries nested along `path` around the tensors; before them, `extra` sets items of the outermost.
+pub fn torch_with(tensors: &Tensors, path: &[&str], extra: &[u8]) -> Vec<u8> {
+    let text = |p: &mut Vec<u8>, value: &str| p.extend(text(value));
     let int = |p: &mut Vec<u8>, n: usize| {
         p.push(b'J');
         p.extend((n as u32).to_le_bytes());
@@ -108,18 +138,7 @@ pub fn torch(tensors: &Tensors, path: &[&str], kwargs: &[(&str, u32)]) -> Vec<u8
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     let mut p = b"\x80\x02}".to_vec();
-    if !kwargs.is_empty() {
-        text(&mut p, "metadata");
-        p.push(b'}');
-        text(&mut p, "kwargs");
-        p.push(b'}');
-        for (key, number) in kwargs {
-            text(&mut p, key);
-            int(&mut p, *number as usize);
-            p.push(b's');
-        }
-        p.extend(b"ss");
-    }
+    p.extend(extra);
     for key in path {
         text(&mut p, key);
         p.push(b'}');

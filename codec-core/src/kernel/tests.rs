@@ -339,6 +339,116 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn attention_is_plain_loops(
+        heads in 1..5usize, dim in 1..40usize, blocks in 1..5usize, rows in 0..30usize, more in 0..3usize, seed in any::<u64>(),
+    ) {
+        let (slots, width) = (blocks * PANEL, heads * dim);
+        let noise = |len: usize, salt: u64| noise(len, seed ^ salt);
+        let (q, k, v) = (noise(rows * width, 1), noise(slots * width, 2), noise(slots * width, 3));
+        let attended = |t: usize| ((t * 5 + seed as usize % 97) % slots, 1 + (t * 3 + seed as usize % 89) % slots);
+        // Everything in `slots` slots, and again in more of which the last are not attended to.
+        let run = |cx: Compute<'_>, room: usize| {
+            let (key_len, value_len) = Heads::lens(dim, room);
+            let (mut keys, mut values) = (vec![0.0; heads * key_len], vec![0.0; heads * value_len]);
+            for h in 0..heads {
+                let at = |x: &[f32], j: usize, c: usize| x.get(j * width + h * dim + c).copied().unwrap_or(7.0);
+                pack(room, dim, |j, c| at(&k, j, c), &mut keys[h * key_len..][..key_len]);
+                pack(dim, room, |c, j| at(&v, j, c), &mut values[h * value_len..][..value_len]);
+            }
+            let (mut scores, mut out) = (vec![0.0; heads * rows * room], vec![0.0; rows * width]);
+            let of = Heads { heads, dim, slots: room, keys: &keys, values: &values };
+            // Where there is room for more, a range that wraps would reach it.
+            let clipped = |t: usize| {
+                let (first, count) = attended(t);
+                (first, if more > 0 { count.min(slots - first) } else { count })
+            };
+            assert!(attend(cx, &q, rows, of, &clipped, &mut scores, &mut out));
+            if rows > 0 {
+                let short = &mut scores[1..];
+                assert!(!attend(cx, &q, rows, of, &clipped, short, &mut out.clone()));
+                assert!(!attend(cx, &q, rows, Heads { slots: room - 1, ..of }, &clipped, &mut scores, &mut out.clone()));
+                assert!(!attend(cx, &q, rows, Heads { heads: usize::MAX, ..of }, &clipped, &mut scores, &mut out.clone()));
+            }
+            out
+        };
+        let y = run(SCALAR, slots + more * PANEL);
+        for cx in computes() {
+            prop_assert!(same(&y, &run(cx, slots + more * PANEL)));
+            if more > 0 {
+                prop_assert!(same(&y, &run(cx, slots)), "slots that nobody attends to");
+            }
+        }
+        for t in 0..rows {
+            let (first, count) = attended(t);
+            let count = if more > 0 { count.min(slots - first) } else { count };
+            for h in 0..heads {
+                let dot = |j: usize| -> f64 {
+                    (0..dim).map(|c| f64::from(q[t * width + h * dim + c]) * f64::from(k[j * width + h * dim + c])).sum()
+                };
+                let slot = |i: usize| (first + i) % slots;
+                let greatest = (0..count).map(|i| dot(slot(i))).fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = (0..count).map(|i| (dot(slot(i)) - greatest).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for c in 0..dim {
+                    let value = |i: usize| f64::from(v[slot(i) * width + h * dim + c]);
+                    let exact: f64 = (0..count).map(|i| weights[i] / total * value(i)).sum();
+                    prop_assert!((exact - f64::from(y[t * width + h * dim + c])).abs() < 4e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_normalised_and_turned_alike(
+        rows in 0..20usize, heads in 1..4usize, half in 1..40usize, seed in any::<u64>(),
+    ) {
+        let (dim, width) = (2 * half, 2 * half * heads);
+        let x: Vec<f32> = noise(rows * width, seed).iter().map(|v| v + 3.0).collect();
+        let (weight, bias, turns) = (noise(width, seed ^ 1), noise(width, seed ^ 2), noise(rows * dim, seed ^ 3));
+        let run = |cx| {
+            let mut y = x.clone();
+            assert!(layer_norm(cx, &weight, &bias, 1e-5, &mut y));
+            let normal = y.clone();
+            assert!(rotate(cx, heads, dim, &turns, &mut y));
+            let mut angles = turns.clone();
+            sine(cx, &mut angles);
+            (normal, y, angles)
+        };
+        let (normal, turned, sines) = run(SCALAR);
+        for cx in computes() {
+            let (a, b, c) = run(cx);
+            prop_assert!(same(&normal, &a) && same(&turned, &b) && same(&sines, &c));
+        }
+        for (i, x) in x.chunks(width).enumerate() {
+            let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / width as f64;
+            let variance = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / width as f64;
+            for (c, v) in x.iter().enumerate() {
+                let exact = (f64::from(*v) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c]) + f64::from(bias[c]);
+                // The mean of values up to 5 is rounded to some 1e-6, whatever it is then divided by.
+                let bound = 4e-6 / (variance + 1e-5).sqrt();
+                prop_assert!((exact - f64::from(normal[i * width + c])).abs() < bound);
+                let (head, j) = (c / dim * dim, c % dim);
+                let of = |j: usize| normal[i * width + head + j];
+                let (cos, sin) = (turns[i * dim + j % half], turns[i * dim + half + j % half]);
+                let exact = if j < half { of(j) * cos - of(j + half) * sin } else { of(j) * cos + of(j - half) * sin };
+                prop_assert!(same(&[exact], &turned[i * width + c..][..1]));
+            }
+        }
+        for (x, y) in turns.iter().zip(&sines) {
+            prop_assert!((f64::from(*x).sin() - f64::from(*y)).abs() < 1.3e-7);
+        }
+        let mut y = x.clone();
+        prop_assert!(!layer_norm(SCALAR, &weight, &bias[1..], 1e-5, &mut y));
+        prop_assert!(rows == 0 || !rotate(SCALAR, heads, dim, &turns[1..], &mut y));
+        prop_assert!(!rotate(SCALAR, heads, dim + 1, &turns, &mut y) || rows == 0);
+        prop_assert!(same(&x, &y));
+    }
+}
+
 /// Numbers that overflow on the way to a bound are refused as any others.
 #[test]
 fn hostile_sizes_are_refused() {
@@ -417,6 +527,12 @@ fn functions_are_accurate() {
     let elu = |x: f64| if x > 0.0 { x } else { x.exp_m1() };
     assert!(worst("ELU", Pointwise::Elu(1.0), elu, &sweep(40.0), true) < 1.6e-7);
     assert!(worst("tanh", Pointwise::Tanh, f64::tanh, &sweep(12.0), true) < 3.0e-7);
+    // Where the factor 1 + erf cancels, its rounding stays: the error is relative to the argument.
+    let gelu = |x: f64| x * 0.5 * libm::erfc(-x * core::f64::consts::FRAC_1_SQRT_2);
+    assert!(worst("GELU", Pointwise::Gelu, gelu, &sweep(12.0), false) < 6.0e-7);
+    assert!(worst("GELU up to 0.5", Pointwise::Gelu, gelu, &sweep(0.5), true) < 2.5e-7);
+    let silu = |x: f64| x / (1.0 + (-x).exp());
+    assert!(worst("SiLU", Pointwise::Silu, silu, &sweep(40.0), true) < 3.0e-7);
     let snake = Pointwise::Snake { alpha: &[1.0], inverse: &[1.0] };
     // The sum's own rounding is left out by taking what Snake adds to a zero: sin(x)^2 at x itself is in it.
     let exact = |x: f64| x + x.sin() * x.sin();

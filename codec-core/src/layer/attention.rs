@@ -186,14 +186,14 @@ impl AttentionLayer {
                 let (keys, values) = s.state.split_at_mut_checked(self.cache(slots).0).ok_or(SHORT)?;
                 for first in (0..rows).step_by(ROWS) {
                     let now = first..rows.min(first + ROWS);
-                    // Less than the slots, which are a `usize`.
-                    let place = (s.cursor.position % slots as u64) as usize;
+                    let place = s.cursor.next;
                     rest.store(now.clone(), place, slots, keys, values)?;
                     let before = s.cursor.seen.min(window - 1);
                     rest.attend(now.clone(), slots, keys, values, &|i| {
                         let count = (before + i + 1).min(window);
                         ((place + i + 1 + slots - count) % slots, count)
                     })?;
+                    s.cursor.next = (place + now.len()) % slots;
                     s.cursor.seen = s.cursor.seen.saturating_add(now.len());
                     s.cursor.position = s.cursor.position.wrapping_add(now.len() as u64);
                 }

@@ -46,7 +46,7 @@ impl Slot {
 pub(crate) struct Cursor {
     /// Rows of history kept.
     pub rows: usize,
-    /// Where the next window starts, in rows from the first row of history.
+    /// Where the next window starts, in rows from the first row of history; the place of the next row in a ring.
     pub next: usize,
     /// Rows seen so far, saturating.
     pub seen: usize,

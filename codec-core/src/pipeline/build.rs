@@ -20,7 +20,7 @@ use crate::{
     kernel::{self, Aligned},
     layer::*,
     spec::{self, Activation, Grid, Layer, PadMode},
-    weights::{Dtype, TensorView, Tensors},
+    weights::{TensorView, Tensors},
 };
 
 /// Sizes past these are refused: nothing real comes near, and sums of them cannot overflow.
@@ -97,7 +97,7 @@ struct Builder<'t> {
     depth: usize,
 }
 
-impl Builder<'_> {
+impl<'t> Builder<'t> {
     fn buffer(&mut self, channels: usize, timing: Timing) -> usize {
         self.buffers.push(Buffer { channels, ..Buffer::default() });
         self.timing.push(timing);
@@ -136,7 +136,7 @@ impl Builder<'_> {
         });
     }
 
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, BuildError> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'t>, BuildError> {
         tensor(self.tensors, name, shape)
     }
 
@@ -151,7 +151,7 @@ impl Builder<'_> {
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Slot, BuildError> {
-        let values = read(&self.tensor(name, &[len])?);
+        let values = self.tensor(name, &[len])?.values();
         Ok(self.fill(&values))
     }
 
@@ -284,7 +284,7 @@ impl Builder<'_> {
             Activation::Gelu => Function::Gelu,
             Activation::Silu => Function::Silu,
             Activation::Snake { name } => {
-                let alpha = read(&self.tensor(&format!("{name}.alpha"), &[cur.channels])?);
+                let alpha = self.tensor(&format!("{name}.alpha"), &[cur.channels])?.values();
                 let inverse: Vec<f32> = alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect();
                 self.note(
                     format!("snake {}", cur.channels),
@@ -368,7 +368,7 @@ impl Builder<'_> {
         if let Some(q) = l.int8 {
             limits(&q.input)?;
             let (low, high) = limits(&q.output)?;
-            let scales = read(&self.tensor(&format!("{n}.weight_scale"), &[co])?);
+            let scales = self.tensor(&format!("{n}.weight_scale"), &[co])?.values();
             let multiplier: Vec<f32> = scales.iter().map(|s| q.input.scale * s / q.output.scale).collect();
             layer.then = Function::Requantize { multiplier: self.fill(&multiplier), low, high };
         }
@@ -420,7 +420,7 @@ impl Builder<'_> {
             ));
         }
         let w = weight(self.tensors, &format!("{n}.weight"), &[ci, go, k])?;
-        let bias = if l.bias { Some(read(&self.tensor(&format!("{n}.bias"), &[co])?)) } else { None };
+        let bias = if l.bias { Some(self.tensor(&format!("{n}.bias"), &[co])?.values()) } else { None };
         let (full, part) = (k / s, k % s);
         let first = self.phases.len();
         for g in 0..groups {
@@ -522,9 +522,9 @@ impl Builder<'_> {
             return Err(spec_error(n, format!("{} output grids for {groups} groups", q.outputs.len())));
         }
         limits(&q.input)?;
-        let scales = read(&self.tensor(&format!("{n}.weight_scale"), &[groups])?);
+        let scales = self.tensor(&format!("{n}.weight_scale"), &[groups])?.values();
         let mut table = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-        for (grid, w) in q.outputs.iter().zip(&scales) {
+        for (grid, w) in q.outputs.iter().zip(scales.iter()) {
             let (low, high) = limits(grid)?;
             for (column, value) in table.iter_mut().zip([q.input.scale * w / grid.scale, low, high, grid.scale]) {
                 column.extend(core::iter::repeat_n(value, go));
@@ -644,9 +644,9 @@ impl Builder<'_> {
                 let wi = weight(self.tensors, &format!("{n}.weight_ih_{suffix}"), &[4 * hidden, x.channels])?;
                 let wh = weight(self.tensors, &format!("{n}.weight_hh_{suffix}"), &[4 * hidden, hidden])?;
                 let dense = |channels| Strides { taps: 1, channels, tap: 0, channel: 1 };
-                let bi = read(&self.tensor(&format!("{n}.bias_ih_{suffix}"), &[4 * hidden])?);
-                let bh = read(&self.tensor(&format!("{n}.bias_hh_{suffix}"), &[4 * hidden])?);
-                let bias: Vec<f32> = bi.iter().zip(&bh).map(|(a, b)| a + b).collect();
+                let bi = self.tensor(&format!("{n}.bias_ih_{suffix}"), &[4 * hidden])?.values();
+                let bh = self.tensor(&format!("{n}.bias_hh_{suffix}"), &[4 * hidden])?.values();
+                let bias: Vec<f32> = bi.iter().zip(bh.iter()).map(|(a, b)| a + b).collect();
                 let op = LstmLayer {
                     src: x.buffer,
                     dst,
@@ -765,23 +765,9 @@ pub(crate) fn tensor<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) 
     Ok(view)
 }
 
-/// All elements of a tensor.
-pub(crate) fn read(view: &TensorView<'_>) -> Vec<f32> {
-    match view.as_f32() {
-        Some(values) => values.to_vec(),
-        None => (0..view.len()).map(|i| view.get(i)).collect(),
-    }
-}
-
 /// A weight, where it lies if possible.
 fn weight<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Cow<'t, [f32]>, BuildError> {
-    let view = tensor(tensors, name, shape)?;
-    if view.dtype == Dtype::F32 && cfg!(target_endian = "little") {
-        if let Ok(values) = bytemuck::try_cast_slice(view.bytes) {
-            return Ok(Cow::Borrowed(values));
-        }
-    }
-    Ok(Cow::Owned(read(&view)))
+    Ok(tensor(tensors, name, shape)?.values())
 }
 
 /// How the values of a weight lie: index = column's first + tap * `tap` + channel * `channel`.

@@ -313,4 +313,10 @@ impl ChainState {
     pub fn max_rows(&self) -> usize {
         self.max_rows
     }
+
+    /// As if so many rows had gone by, and been forgotten.
+    #[cfg(test)]
+    pub(super) fn jump(&mut self, rows: u64) {
+        self.cursors.iter_mut().for_each(|(cursor, _)| cursor.position = rows);
+    }
 }

@@ -5,6 +5,8 @@ mod chain;
 mod coder;
 mod plan;
 mod segments;
+#[cfg(test)]
+mod tests;
 
 pub use chain::{Chain, ChainState};
 pub use coder::{Decoder, DecoderState, Encoder, EncoderState};

@@ -355,17 +355,17 @@ impl<'t> Builder<'t> {
 
     fn dense(&mut self, l: &Linear) -> Result<Dense, BuildError> {
         let (input, output) = (channels(l.input, &l.name)?, channels(l.output, &l.name)?);
-        let weight = self.fetch(&format!("{}.weight", l.name), &[output, input])?;
-        let bias = if l.bias { Some(self.fetch(&format!("{}.bias", l.name), &[output])?) } else { None };
-        let panels = self.panels(output, input, |n, k| weight.get(n * input + k));
-        let bias = bias.map(|b| self.values((0..output).map(|i| b.get(i))));
+        let weight = self.fetch(&format!("{}.weight", l.name), &[output, input])?.values();
+        let bias = if l.bias { Some(self.fetch(&format!("{}.bias", l.name), &[output])?.values()) } else { None };
+        let panels = self.panels(output, input, |n, k| weight[n * input + k]);
+        let bias = bias.map(|b| self.values(b.iter().copied()));
         Ok(Dense { input, output, panels, bias })
     }
 
     fn vq(&mut self, v: &spec::Vq) -> Result<Vq, BuildError> {
         let (size, dim) = (entries(v.size, &v.name)?, v.dim as usize);
         let view = self.fetch(&format!("{}.codebook", v.name), &[size, dim])?;
-        let rows: Vec<f32> = (0..size * dim).map(|i| view.get(i)).collect();
+        let rows = view.values();
 
         let panels = self.panels(size, dim, |n, k| rows[n * dim + k]);
         let distance = Distance::new(v.project_out.as_deref(), self)?;
@@ -379,7 +379,7 @@ impl<'t> Builder<'t> {
             Metric::Euclidean => Book { bias: self.values(rows.chunks_exact(dim).map(half_square)), ..entries },
             Metric::EuclideanDirect => Book { metric: v.metric, ..entries },
             Metric::Cosine => {
-                let mut unit = rows;
+                let mut unit = rows.into_owned();
                 unit.chunks_exact_mut(dim).for_each(normalize);
                 let panels = self.panels(size, dim, |n, k| unit[n * dim + k]);
                 let bias = self.values(unit.chunks_exact(dim).map(half_square));
@@ -414,11 +414,11 @@ impl<'t> Builder<'t> {
     }
 
     fn random(&mut self, name: &str, input: usize, dim: usize, size: usize) -> Result<Random, BuildError> {
-        let weight = self.fetch(&format!("{name}.projection"), &[input, dim])?;
-        let codebook = self.fetch(&format!("{name}.codebook"), &[size, dim])?;
-        let panels = self.panels(dim, input, |n, k| weight.get(k * dim + n));
+        let weight = self.fetch(&format!("{name}.projection"), &[input, dim])?.values();
+        let codebook = self.fetch(&format!("{name}.codebook"), &[size, dim])?.values();
+        let panels = self.panels(dim, input, |n, k| weight[k * dim + n]);
         let projection = Dense { input, output: dim, panels, bias: None };
-        let panels = self.panels(size, dim, |n, k| codebook.get(n * dim + k));
+        let panels = self.panels(size, dim, |n, k| codebook[n * dim + k]);
         let bias = self.room(size);
         Ok(Random { projection, book: Book { size, dim, metric: Metric::Euclidean, panels, bias, rows: None } })
     }
@@ -438,24 +438,23 @@ impl<'t> Builder<'t> {
             return refuse(format!("`{name}` asks for {refinements} refinements, over {MOST_REFINEMENTS}"));
         }
         let count = codebooks as usize;
-        let centers = self.fetch(&format!("{name}.centers"), &[count, size, dim])?;
-        let weight = self.fetch(&format!("{name}.to_logits.weight"), &[count * size, dim])?;
-        let bias = self.fetch(&format!("{name}.to_logits.bias"), &[count * size])?;
-        let books = |this: &mut Self, view: TensorView<'_>| {
+        let centers = self.fetch(&format!("{name}.centers"), &[count, size, dim])?.values();
+        let weight = self.fetch(&format!("{name}.to_logits.weight"), &[count * size, dim])?.values();
+        let bias = self.fetch(&format!("{name}.to_logits.bias"), &[count * size])?.values();
+        let books = |this: &mut Self, view: &[f32]| {
             let at = this.data.len();
             for book in 0..count {
-                this.panels(size, dim, |n, k| view.get((book * size + n) * dim + k));
+                this.panels(size, dim, |n, k| view[(book * size + n) * dim + k]);
             }
             at
         };
         let metric = Metric::Euclidean;
-        let panels = books(self, weight);
-        let bias = self.values((0..count * size).map(|i| bias.get(i)));
+        let panels = books(self, &weight);
+        let bias = self.values(bias.iter().copied());
         let logits = Book { size, dim, metric, panels, bias, rows: None };
-        let panels = books(self, centers);
-        let all: Vec<f32> = (0..count * size * dim).map(|i| centers.get(i)).collect();
-        let bias = self.values(all.chunks_exact(dim).map(half_square));
-        let rows = Some(self.values(all.iter().copied()));
+        let panels = books(self, &centers);
+        let bias = self.values(centers.chunks_exact(dim).map(half_square));
+        let rows = Some(self.values(centers.iter().copied()));
         let centers = Book { size, dim, metric, panels, bias, rows };
         Ok(Mvq { codebooks: count, refinements: refinements as usize, logits, centers })
     }
@@ -502,7 +501,7 @@ impl Distance {
         };
         let (dim, outer) = (l.input as usize, l.output as usize);
         let view = builder.fetch(&format!("{}.weight", l.name), &[outer, dim])?;
-        let weight: Vec<f32> = (0..outer * dim).map(|i| view.get(i)).collect();
+        let weight = view.values().into_owned();
         let gram = (dim <= outer).then(|| {
             let mut gram = alloc::vec![0.0; dim * dim];
             for row in weight.chunks_exact(dim) {
@@ -513,9 +512,9 @@ impl Distance {
             gram
         });
         let bias = if l.bias {
-            let view = builder.fetch(&format!("{}.bias", l.name), &[outer])?;
+            let view = builder.fetch(&format!("{}.bias", l.name), &[outer])?.values();
             let product = |c: usize| {
-                let terms = (0..outer).map(|k| f64::from(weight[k * dim + c]) * f64::from(view.get(k)));
+                let terms = (0..outer).map(|k| f64::from(weight[k * dim + c]) * f64::from(view[k]));
                 -terms.sum::<f64>() as f32
             };
             Some((0..dim).map(product).collect())

@@ -38,7 +38,7 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
-impl TensorView<'_> {
+impl<'a> TensorView<'a> {
     /// Elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()
@@ -63,8 +63,17 @@ impl TensorView<'_> {
         }
     }
 
+    /// All elements, where they lie if that is possible.
+    #[cfg(feature = "alloc")]
+    pub fn values(&self) -> alloc::borrow::Cow<'a, [f32]> {
+        match self.as_f32() {
+            Some(values) => values.into(),
+            None => (0..self.len()).map(|i| self.get(i)).collect(),
+        }
+    }
+
     /// The elements as they lie, if they are f32, aligned, and the machine is little-endian.
-    pub fn as_f32(&self) -> Option<&[f32]> {
+    pub fn as_f32(&self) -> Option<&'a [f32]> {
         if self.dtype != Dtype::F32 || cfg!(target_endian = "big") {
             return None;
         }

@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String, vec, vec::Vec};
 
-use super::{Builder, Cur, MAX_CHANNELS, MAX_TAPS, Strides, check, read, spec_error, weight};
+use super::{Builder, Cur, MAX_CHANNELS, MAX_TAPS, Strides, check, spec_error, weight};
 use crate::{
     BuildError,
     kernel::PANEL,
@@ -59,7 +59,7 @@ impl Builder<'_> {
         if !there {
             return Ok(None);
         }
-        Ok(Some(read(&self.tensor(&format!("{name}.bias"), &[len])?)))
+        Ok(Some(self.tensor(&format!("{name}.bias"), &[len])?.values().into_owned()))
     }
 
     /// A linear map of each row: a convolution of one tap. `w` is `[output, input]`.
