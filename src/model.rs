@@ -31,6 +31,9 @@ pub struct Options {
     pub codebooks: Option<usize>,
     /// Width of the codebook search over residual stages; 1 is the greedy search.
     pub beam: usize,
+    /// Codebooks, from the first on, that are encoded at half the rate: neighbouring frames share their codes, which decode
+    /// as ever ([`Quantizer::encode_merged`]). 0 for none.
+    pub merged_books: usize,
     /// Threads for one signal; 0 for as many as the machine has. Results do not depend on it.
     pub threads: usize,
     /// Instruction set. Results do not depend on it.
@@ -41,7 +44,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { codebooks: None, beam: 1, threads: 1, isa: Isa::detect(), max_memory: 4 << 30 }
+        Self { codebooks: None, beam: 1, merged_books: 0, threads: 1, isa: Isa::detect(), max_memory: 4 << 30 }
     }
 }
 

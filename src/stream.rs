@@ -76,6 +76,7 @@ pub struct Encoder<'m> {
     channels: usize,
     codebooks: usize,
     beam: usize,
+    merged: usize,
     codes: Vec<u16>,
     samples: u64,
     frames: u64,
@@ -89,12 +90,13 @@ impl<'m> Encoder<'m> {
         let channels = spec.channels as usize;
         let codebooks = options.codebooks.unwrap_or_else(|| plan.quantizer().codebooks());
         let beam = options.beam.max(1);
+        let merged = options.merged_books;
         let hop = spec.hop as usize;
         let mut splitter = None;
         let mode = match (segments(spec), &plan.chain().plan().whole) {
             (Some((length, stride, normalize)), _) => {
                 splitter = Some((Segmented::new(channels, length, stride), normalize));
-                Mode::Segments(plan.state(length.div_ceil(hop), codebooks, beam)?)
+                Mode::Segments(plan.state_merging(length.div_ceil(hop), codebooks, beam, merged)?)
             }
             (None, Some(reason)) => Mode::Whole(Limit {
                 model: spec.name.clone(),
@@ -103,10 +105,13 @@ impl<'m> Encoder<'m> {
                 hop,
                 bytes: options.max_memory,
             }),
-            (None, None) => Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, hop), codebooks, beam)?),
+            (None, None) => {
+                let frames = chunk_frames(plan.chain(), spec, hop);
+                Mode::Steps(plan.state_merging(frames, codebooks, beam, merged)?)
+            }
         };
         // A wrong number of codebooks is an error here and not at the end of the signal.
-        plan.state(1, codebooks, 1)?;
+        plan.state_merging(1, codebooks, 1, merged)?;
         Ok(Self {
             plan,
             threads: Threads::new(options.threads, options.isa)?,
@@ -116,6 +121,7 @@ impl<'m> Encoder<'m> {
             channels,
             codebooks,
             beam,
+            merged,
             codes: Vec::new(),
             samples: 0,
             frames: 0,
@@ -195,7 +201,7 @@ impl<'m> Encoder<'m> {
                 limit.check(plan.chain(), rows, 1)?;
                 self.whole.extend_from_slice(pcm);
                 if finish {
-                    let mut state = plan.state(rows.div_ceil(limit.hop), codebooks, self.beam)?;
+                    let mut state = plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
                     let whole = std::mem::take(&mut self.whole);
                     threads.run(|cx| step(plan, cx, &mut state, &whole, true, codes, out))?;
                 }

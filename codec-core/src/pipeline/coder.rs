@@ -6,7 +6,7 @@ use super::chain::{Chain, ChainState};
 use crate::{
     BuildError, RunError,
     kernel::Compute,
-    quantizer::Quantizer,
+    quantizer::{MERGED_FRAMES, Quantizer},
     spec::{CodecSpec, SPEC_VERSION},
     weights::Tensors,
 };
@@ -24,12 +24,16 @@ pub struct Encoder {
 #[derive(Debug)]
 pub struct EncoderState {
     chain: ChainState,
-    /// Latent rows of a frame that is not whole yet, where frames have several; room for a step's behind them.
+    /// Latent rows of a frame that is not whole yet, where frames have several, or of a frame that waits for the one it
+    /// is merged with; room for a step's behind them.
     open: Vec<f32>,
     open_rows: usize,
     scratch: Vec<f32>,
     codebooks: usize,
     beam: usize,
+    merged: usize,
+    /// Frames that are coded together.
+    together: usize,
 }
 
 /// Codes to samples. Immutable; every signal has a [`DecoderState`].
@@ -110,21 +114,38 @@ impl Encoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize, beam: usize) -> Result<EncoderState, RunError> {
+        self.state_merging(frames, codebooks, beam, 0)
+    }
+
+    /// As [`Encoder::state`], the first `merged` codebooks at half the rate ([`Quantizer::encode_merged`]). Pairs of
+    /// frames count from the start of the signal, whatever the steps; so a frame may wait for its partner.
+    ///
+    /// # Errors
+    /// As [`Encoder::state`] and [`Quantizer::check_merged`].
+    pub fn state_merging(
+        &self,
+        frames: usize,
+        codebooks: usize,
+        beam: usize,
+        merged: usize,
+    ) -> Result<EncoderState, RunError> {
         self.quantizer.check_codebooks(0, codebooks)?;
+        self.quantizer.check_merged(merged, codebooks)?;
+        let together = if merged > 0 { MERGED_FRAMES } else { 1 };
         let chain = self.chain.state(frames.max(1).saturating_mul(self.hop));
         let scratch = vec![0.0; self.quantizer.scratch_len(self.max_frames(chain.max_rows()), beam)];
-        let rows = match self.quantizer.rows_per_frame() {
+        let rows = match self.quantizer.rows_per_frame() * together {
             1 => 0,
             n => (n - 1).saturating_add(self.chain.max_output_rows(chain.max_rows())),
         };
         let open = vec![0.0; rows.saturating_mul(self.quantizer.dim())];
-        Ok(EncoderState { chain, open, open_rows: 0, scratch, codebooks, beam })
+        Ok(EncoderState { chain, open, open_rows: 0, scratch, codebooks, beam, merged, together })
     }
 
-    /// Frames that a step of `samples` samples (a channel) can give, at most.
+    /// Frames that a step of `samples` samples (a channel) can give, at most; with one that waited to be merged.
     pub fn max_frames(&self, samples: usize) -> usize {
         let rows = self.quantizer.rows_per_frame();
-        self.chain.max_output_rows(samples).saturating_add(rows - 1) / rows
+        self.chain.max_output_rows(samples).saturating_add(rows * MERGED_FRAMES - 1) / rows
     }
 
     /// Encodes interleaved samples, at most as many as the state was made for; `finish` ends the signal.
@@ -157,18 +178,20 @@ impl Encoder {
         let (rows, dim) = (self.quantizer.rows_per_frame(), self.quantizer.dim());
         let too_many = RunError::Internal("more frames than planned");
         let kept = state.open_rows * dim;
-        let latent = if rows == 1 {
+        let latent = if rows * state.together == 1 {
             latent
         } else {
             let laid = state.open.get_mut(..kept + latent.len()).ok_or(too_many)?;
             laid[kept..].copy_from_slice(latent);
             &*laid
         };
-        let frames = latent.len() / (rows * dim);
+        let ready = latent.len() / (rows * dim);
+        let frames = if finish { ready } else { ready - ready % state.together };
         let codes = codes.get_mut(..frames * state.codebooks).ok_or(too_many)?;
         let (whole, rest) = latent.split_at(frames * rows * dim);
-        self.quantizer.encode(cx, whole, state.codebooks, state.beam, codes, &mut state.scratch)?;
-        if rows > 1 {
+        let EncoderState { codebooks, beam, merged, .. } = *state;
+        self.quantizer.encode_merged(cx, whole, codebooks, beam, merged, codes, &mut state.scratch)?;
+        if rows * state.together > 1 {
             state.open_rows = rest.len() / dim;
             let from = whole.len();
             let to = from + rest.len();

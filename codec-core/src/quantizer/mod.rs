@@ -24,6 +24,9 @@ use program::{Chain, Program, Space, Step};
 /// The widest beam; a wider one asked for is taken as this.
 pub const MAX_BEAM: usize = 64;
 
+/// Frames whose codes are one in a merged codebook ([`Quantizer::encode_merged`]).
+pub const MERGED_FRAMES: usize = program::MERGED_FRAMES;
+
 /// A quantizer with its codebooks, ready to run.
 #[derive(Clone, Debug)]
 pub struct Quantizer {
@@ -149,14 +152,39 @@ impl Quantizer {
         codes: &mut [u16],
         scratch: &mut [f32],
     ) -> Result<(), RunError> {
+        self.encode_merged(cx, latents, codebooks, beam, 0, codes, scratch)
+    }
+
+    /// As [`Quantizer::encode`], the first `merged` codebooks at half the rate: the residual that they quantise is
+    /// averaged over frames 0 and 1, 2 and 3, …, and the codes of such a pair are the same. A last frame without a partner
+    /// is coded by itself. Later codebooks quantise what is left of each frame. Codes decode as ever. A beam searches the books that
+    /// are not merged.
+    ///
+    /// This is the codec-merging of VALL-E R (Han et al. 2024, arXiv 2406.07855, "Codec-merging approach": average
+    /// pooling before the quantizer of a layer and repetition after it, without training), with a merging rate of 2.
+    ///
+    /// # Errors
+    /// As [`Quantizer::encode`] and [`Quantizer::check_merged`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn encode_merged(
+        &self,
+        cx: Compute<'_>,
+        latents: &[f32],
+        codebooks: usize,
+        beam: usize,
+        merged: usize,
+        codes: &mut [u16],
+        scratch: &mut [f32],
+    ) -> Result<(), RunError> {
         self.check_codebooks(0, codebooks)?;
+        self.check_merged(merged, codebooks)?;
         let frame = self.rows * self.dim;
         let frames = latents.len() / frame;
         let whole = latents.len().div_ceil(frame).saturating_mul(frame);
         hold(whole, latents.len())?;
         hold(frames.saturating_mul(codebooks), codes.len())?;
         hold(self.scratch_len(frames, beam), scratch.len())?;
-        self.program().encode(cx, latents, codebooks, beam.clamp(1, MAX_BEAM), codes, scratch)
+        self.program().encode(cx, latents, codebooks, beam.clamp(1, MAX_BEAM), merged, codes, scratch)
     }
 
     /// The first `codebooks` codes of each frame, `[frames, codebooks]`, to latents `[frames * rows_per_frame, dim]`.
@@ -207,6 +235,27 @@ impl Quantizer {
             }
         }
         self.program().decode(cx, codes, frames, first, count, out, scratch)
+    }
+
+    /// Whether the first `merged` of `codebooks` codebooks can be merged ([`Quantizer::encode_merged`]).
+    ///
+    /// # Errors
+    /// [`RunError::Codebooks`] if they are more than there are; [`RunError::Level`] where one quantizer makes several
+    /// codes at a time and only some of them would be merged; [`RunError::Unsupported`] for a quantizer of several rates.
+    pub fn check_merged(&self, merged: usize, codebooks: usize) -> Result<(), RunError> {
+        if merged == 0 {
+            return Ok(());
+        }
+        if merged > codebooks {
+            return Err(RunError::Codebooks { asked: merged, available: codebooks });
+        }
+        if self.rows > 1 {
+            return Err(RunError::Unsupported("codebooks of several rates cannot be merged: the first ones are slow"));
+        }
+        match self.steps.iter().find(|s| s.code < merged && merged < s.end()) {
+            Some(step) => Err(RunError::Level { asked: merged, first: step.code, end: step.end() }),
+            None => Ok(()),
+        }
     }
 
     /// Whether `count` codes of a frame from `first` on can be coded by themselves.

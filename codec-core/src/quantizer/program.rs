@@ -13,6 +13,8 @@ use crate::spec::ResidualRounding;
 
 /// Frames that are worked on at once: enough for the matrix kernel, little enough for the cache.
 const BLOCK: usize = 64;
+/// Frames whose merged codes are one.
+pub(super) const MERGED_FRAMES: usize = 2;
 
 /// A range of the next table.
 #[derive(Clone, Copy, Debug)]
@@ -114,13 +116,19 @@ pub(super) struct CodesMut<'a> {
     /// Codes of a frame.
     pub count: usize,
     pub place: Place,
+    /// Neighbouring rows that share their codes; at the end of the signal there may be fewer.
+    pub shared: usize,
 }
 
 impl CodesMut<'_> {
     pub fn set(&mut self, row: usize, index: usize, code: usize) {
-        let (frame, index) = self.place.of(row, index);
-        if index < self.count {
-            self.data[frame * self.count + index] = code as u16;
+        for row in row * self.shared..(row + 1) * self.shared {
+            let (frame, index) = self.place.of(row, index);
+            if index < self.count
+                && let Some(to) = self.data.get_mut(frame * self.count + index)
+            {
+                *to = code as u16;
+            }
         }
     }
 }
@@ -265,7 +273,8 @@ struct Layout {
 impl Program<'_> {
     /// Frames that are worked on at once.
     fn block(&self, frames: usize, beam: usize) -> usize {
-        frames.min(BLOCK / beam / self.rows).max(1)
+        // Even, so that no pair of frames is torn.
+        frames.min((BLOCK / beam / self.rows).max(2) & !1).max(1)
     }
 
     fn layout(&self, rows: usize, beam: usize) -> Layout {
@@ -306,6 +315,7 @@ impl Program<'_> {
         latents: &[f32],
         codebooks: usize,
         beam: usize,
+        merged: usize,
         codes: &mut [u16],
         scratch: &mut [f32],
     ) -> Result<(), RunError> {
@@ -314,6 +324,7 @@ impl Program<'_> {
         let block = self.block(latents.len() / frame, beam);
         for (x, codes) in latents.chunks(block * frame).zip(codes.chunks_mut(block * codebooks)) {
             let rows = x.len() / self.dim;
+            let codes = &mut codes[..x.len() / frame * codebooks];
             let layout = self.layout(rows, beam);
             let mut rest = &mut scratch[..];
             let residual = take(&mut rest, layout.space);
@@ -326,7 +337,7 @@ impl Program<'_> {
                     None => columns.copy_to(residual),
                 }
                 for chain in self.space_chains(space) {
-                    self.encode_chain(run, space, chain, &layout, residual, codebooks, beam, codes, work)?;
+                    self.encode_chain(run, space, chain, &layout, residual, codebooks, beam, merged, codes, work)?;
                 }
             }
         }
@@ -343,6 +354,7 @@ impl Program<'_> {
         residual: &mut [f32],
         codebooks: usize,
         beam: usize,
+        merged: usize,
         codes: &mut [u16],
         mut work: &mut [f32],
     ) -> Result<(), RunError> {
@@ -352,27 +364,35 @@ impl Program<'_> {
         let steps = self.chain_steps(chain);
         let searched = beam > 1 && beam::applies(steps);
         let steps = &steps[..steps.partition_point(|s| s.in_use(0, codebooks))];
-        if searched {
-            let start = Matrix { data: residual, origin: chain.column, stride: space.width, rows, width: chain.width };
-            beam::begin(start, &mut *work);
-        }
+        let (shared, own) = steps.split_at(steps.partition_point(|s| s.end() <= merged));
         for (i, step) in steps.iter().enumerate() {
-            let times = rows / step.stride;
-            let inner = &mut inner[..times * step.inner];
-            let outer = &mut outer[..times * step.width];
+            if searched && i == shared.len() {
+                // The beam starts from what the merged books left.
+                let (origin, stride, width) = (chain.column, space.width, chain.width);
+                beam::begin(Matrix { data: residual, origin, stride, rows, width }, &mut *work);
+            }
+            let together = if i < shared.len() { MERGED_FRAMES } else { 1 };
+            let averaged = step.stride * together;
+            let times = rows.div_ceil(averaged);
+            let entered = &mut inner[..times * step.inner];
             let x = Matrix { data: residual, origin: step.column, stride: space.width, rows, width: step.width };
-            if step.stride == 1 {
-                step.enter(run, x, inner)?;
+            if averaged == 1 {
+                step.enter(run, x, entered)?;
             } else {
-                average(x, step.stride, outer);
-                step.enter(run, Matrix::contiguous(outer, times, step.width), inner)?;
+                let means = &mut outer[..times * step.width];
+                average(x, averaged, means);
+                step.enter(run, Matrix::contiguous(means, times, step.width), entered)?;
             }
             // The beam keeps its start where a search has its scores.
-            let scores = if searched { beam::after_start(&mut *work, rows, chain.width) } else { &mut *work };
-            step.encode(run, inner, scores, &mut CodesMut { data: codes, count: codebooks, place: step.place() })?;
-            if i + 1 < steps.len() || searched {
-                let made = CodesRef { data: codes, first: 0, count: codebooks, place: step.place() };
-                step.decode(run, made, inner, outer)?;
+            let held = searched && i >= shared.len();
+            let scores = if held { beam::after_start(&mut *work, rows, chain.width) } else { &mut *work };
+            let place = step.place();
+            let mut made = CodesMut { data: codes, count: codebooks, place, shared: together };
+            step.encode(run, entered, scores, &mut made)?;
+            if i + 1 < steps.len() || held {
+                let inner = &mut inner[..rows / step.stride * step.inner];
+                let outer = &mut outer[..rows / step.stride * step.width];
+                step.decode(run, CodesRef { data: codes, first: 0, count: codebooks, place }, inner, outer)?;
                 let same = residual.chunks_exact_mut(step.stride * space.width);
                 for (rows, entry) in same.zip(outer.chunks_exact(step.width)) {
                     for row in rows.chunks_exact_mut(space.width) {
@@ -381,9 +401,9 @@ impl Program<'_> {
                 }
             }
         }
-        if searched {
+        if searched && !own.is_empty() {
             let end = Matrix { data: residual, origin: chain.column, stride: space.width, rows, width: chain.width };
-            beam::improve(run, steps, chain, beam, end, codes, codebooks, work)?;
+            beam::improve(run, own, chain, beam, end, codes, codebooks, work)?;
         }
         Ok(())
     }
@@ -446,13 +466,14 @@ fn add(to: &mut [f32], stride: usize, column: usize, x: &[f32], width: usize, ti
     }
 }
 
-/// The averages of every `count` neighbouring rows, `[rows / count, width]`.
+/// The averages of every `count` neighbouring rows, `[rows / count, width]`, of the last ones that there are.
 fn average(x: Matrix<'_>, count: usize, out: &mut [f32]) {
     for (i, out) in out.chunks_exact_mut(x.width).enumerate() {
+        let end = ((i + 1) * count).min(x.rows);
         out.copy_from_slice(x.row(i * count));
-        for t in i * count + 1..(i + 1) * count {
+        for t in i * count + 1..end {
             out.iter_mut().zip(x.row(t)).for_each(|(sum, v)| *sum += v);
         }
-        out.iter_mut().for_each(|sum| *sum /= count as f32);
+        out.iter_mut().for_each(|sum| *sum /= (end - i * count) as f32);
     }
 }
