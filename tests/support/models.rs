@@ -26,6 +26,7 @@ pub fn import_changed(case: &Case, tensors: &TensorMap, change: impl Fn(&mut Cod
     let system = match name.trim_end_matches("_transformers").replace('_', "-").as_str() {
         "speechtokenizer-hubert-avg" => "speechtokenizer".to_string(),
         "mimi-native" => "mimi".to_string(),
+        "academicodec-soundstream-24k-240d" => "soundstream-24k-240d".to_string(),
         system => system.to_string(),
     };
     let options = codec::import::ImportOptions { system: Some(system), ..Default::default() };
