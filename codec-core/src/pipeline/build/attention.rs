@@ -133,7 +133,7 @@ impl Builder<'_> {
 
         // What is scaled or turned is so by its weights: queries by 1 / sqrt(dim), and pairs side by side to halves.
         let interleaved = match l.rotary {
-            Some(r) if l.head_dim % 2 != 0 || !r.theta.is_finite() || r.theta < 1.0 => {
+            Some(r) if !l.head_dim.is_multiple_of(2) || !r.theta.is_finite() || r.theta < 1.0 => {
                 return Err(spec_error(n, format!("a rotation of {dim} channels a head with theta {}", r.theta)));
             }
             Some(r) => r.pairing == Pairing::Interleaved,
@@ -218,10 +218,10 @@ impl Builder<'_> {
                 (Reach::Whole { causal: false }, "full".into(), Some(why))
             }
         };
-        if let Reach::Window(rows) | Reach::Block(rows) = reach {
-            if rows.saturating_mul(inner) > MAX_CACHE {
-                return Err(spec_error(n, format!("{rows} rows of {inner} channels are more than {MAX_CACHE} values")));
-            }
+        if let Reach::Window(rows) | Reach::Block(rows) = reach
+            && rows.saturating_mul(inner) > MAX_CACHE
+        {
+            return Err(spec_error(n, format!("{rows} rows of {inner} channels are more than {MAX_CACHE} values")));
         }
         if self.whole.is_none() {
             self.whole = whole;
