@@ -7,7 +7,7 @@ use std::{
 use codec::{
     Codes, Error, Model, Options,
     audio::{AudioError, SampleFormat, WavReport, WavWriter},
-    core::{RunError, spec::Framing},
+    core::{RunError, bitstream::CodeGroup, spec::Framing},
     tokens::{self, Step, StreamInfo, TokenReader},
 };
 
@@ -201,6 +201,26 @@ impl Job<'_> {
             return Err(Failure::new(
                 format_args!("{}: it has {has} and the model needs {wants}", input.display()),
                 "give the model that made it; a model with segments needs .nac, .safetensors or .jsonl",
+            ));
+        }
+        let quantizer = self.model.decoder_plan().map_err(|e| Failure::engine(input, e))?.quantizer();
+        let groups = CodeGroup::of(quantizer, 0, stream.codebooks).unwrap_or_default();
+        if !stream.groups.is_empty() && stream.groups != groups {
+            let list = |groups: &[CodeGroup]| {
+                let one = |g: &CodeGroup| {
+                    let last = u32::from(g.first_book) + u32::from(g.books) - 1;
+                    format!("books {} to {last} of {} entries, {} times a frame", g.first_book, g.size, g.steps)
+                };
+                groups.iter().map(one).collect::<Vec<_>>().join("; ")
+            };
+            return Err(Failure::new(
+                format_args!(
+                    "{}: its codes are of {}, and the model's of {}",
+                    input.display(),
+                    list(&stream.groups),
+                    list(&groups)
+                ),
+                "give the model that made it",
             ));
         }
         Ok(())

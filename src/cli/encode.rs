@@ -8,7 +8,7 @@ use std::{
 use codec::{
     Codes, Model, Options,
     audio::{Allow, AudioReader, Conform},
-    core::spec::Framing,
+    core::{bitstream::CodeGroup, spec::Framing},
     tokens::{JsonlWriter, Kind, NacTokensWriter, NpyWriter, SafetensorsWriter, StreamInfo, TokenError, TokenWriter},
 };
 
@@ -33,7 +33,7 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Codebooks to use; all by default
+    /// Codes a frame, that is codebooks for most models; all by default
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "bandwidth")]
     codebooks: Option<usize>,
     /// Bitrate instead of a number of codebooks
@@ -102,13 +102,17 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
             format_args!("its publisher offers {choices:?}"),
         ));
     }
+    let plan = model.encoder_plan().map_err(|e| Failure::engine(path, e))?;
+    plan.quantizer().check_codebooks(0, codebooks).map_err(|e| Failure::engine(path, e.into()))?;
+    let groups = CodeGroup::of(plan.quantizer(), 0, codebooks)
+        .map_err(|e| Failure::new(format_args!("{}: {e}", path.display()), "report this"))?;
     let stream = StreamInfo {
         fingerprint: Some(model.fingerprint().0),
         sample_rate: Some(model.spec().sample_rate),
         channels: Some(model.spec().channels as usize),
         hop: Some(model.spec().hop),
         codebooks,
-        codebook_sizes: sizes.iter().copied().take(codebooks).collect(),
+        groups,
         segmented: matches!(model.spec().framing, Framing::Segments { .. }),
         frames: None,
         samples: None,

@@ -105,7 +105,9 @@ impl Failure {
         use codec::core::RunError;
         let help = match &error {
             Error::Run(RunError::CodeOutOfRange { .. }) => "decode with the model that made the codes",
-            Error::Run(RunError::Codebooks { .. }) => "see `codec info MODEL` for the counts it offers",
+            Error::Run(RunError::Codebooks { .. } | RunError::Level { .. }) => {
+                "see `codec info MODEL` for the counts it offers"
+            }
             Error::Run(RunError::NotFinite { .. }) => "every sample must be a finite number",
             Error::Memory { .. } => "give a larger --max-memory, or cut the file",
             Error::Isa(_) => "leave --isa and CODEC_ISA away, or name another one",

@@ -20,7 +20,7 @@ pub use jsonl::{JsonlReader, JsonlWriter};
 pub use nac::{NacTokens, NacTokensWriter};
 pub use npy::{NpyReader, NpyWriter};
 
-use crate::Codes;
+use crate::{Codes, nac::CodeGroup};
 
 /// Frames that a reader hands out at once.
 const BLOCK: usize = 1024;
@@ -80,10 +80,10 @@ pub struct StreamInfo {
     pub channels: Option<usize>,
     /// Samples a channel that a frame stands for.
     pub hop: Option<u32>,
-    /// Codebooks, at least 1.
+    /// Codes of a frame, at least 1.
     pub codebooks: usize,
-    /// Entries of each codebook, where known.
-    pub codebook_sizes: Vec<u32>,
+    /// Codebooks and levels of a frame's codes in order, where known.
+    pub groups: Vec<CodeGroup>,
     /// Whether the frames come in segments, each with its scale.
     pub segmented: bool,
     /// Frames, if known before the end.

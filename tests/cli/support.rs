@@ -129,8 +129,25 @@ pub fn segmented_model(path: &Path) {
     model_with(path, 1.0, Framing::Segments { length: 10 * HOP, stride: 9 * HOP, normalize: true });
 }
 
+/// The same codec with its first codebook at half the rate of the second: frames of two hops and three codes.
+pub fn levels_model(path: &Path) {
+    let mut spec = spec(Framing::Stream);
+    spec.hop = 2 * HOP;
+    spec.codebook_choices = vec![1, 3];
+    if let Some(encoder) = &mut spec.encoder {
+        encoder.insert(0, Layer::PadEnd { multiple: 2 * HOP });
+    }
+    if let Quantizer::Residual { stages, .. } = &mut spec.quantizer {
+        stages[0] = Quantizer::Rated { stride: 2, inner: Box::new(stages[0].clone()) };
+    }
+    write(path, 1.0, &spec);
+}
+
 fn model_with(path: &Path, gain: f32, framing: Framing) {
-    let hop = HOP as usize;
+    write(path, gain, &spec(framing));
+}
+
+fn spec(framing: Framing) -> CodecSpec {
     let stage = |name: &str| {
         Quantizer::Vq(Vq {
             name: name.into(),
@@ -141,7 +158,7 @@ fn model_with(path: &Path, gain: f32, framing: Framing) {
             project_out: None,
         })
     };
-    let spec = CodecSpec {
+    CodecSpec {
         version: SPEC_VERSION,
         name: "mean of a hop".into(),
         sample_rate: RATE,
@@ -180,7 +197,11 @@ fn model_with(path: &Path, gain: f32, framing: Framing) {
             trim_right: 0,
             blocks: None,
         })]),
-    };
+    }
+}
+
+fn write(path: &Path, gain: f32, spec: &CodecSpec) {
+    let hop = HOP as usize;
     let book = |step: f32| (0..16).map(|i| (i as f32 - 7.5) * step).collect::<Vec<_>>();
     let mut tensors = TensorMap::default();
     let mut put = |name: &str, shape: &[usize], values: &[f32]| {
@@ -190,7 +211,7 @@ fn model_with(path: &Path, gain: f32, framing: Framing) {
     put("decoder.weight", &[1, 1, hop], &vec![gain; hop]);
     put("first.codebook", &[16, 1], &book(2.0 / 16.0));
     put("second.codebook", &[16, 1], &book(2.0 / 256.0));
-    write_model(path, &spec, &tensors, &Provenance::default()).unwrap();
+    write_model(path, spec, &tensors, &Provenance::default()).unwrap();
 }
 
 /// Samples and rate of an audio file.
