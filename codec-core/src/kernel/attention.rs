@@ -240,7 +240,10 @@ impl Op for RotateOp<'_> {
 #[must_use]
 pub fn rotate(cx: Compute<'_>, heads: usize, dim: usize, turns: &[f32], x: &mut [f32]) -> bool {
     let Some(width) = heads.checked_mul(dim).filter(|w| *w > 0) else { return false };
-    if dim % 2 != 0 || !x.len().is_multiple_of(width) || (x.len() / width).checked_mul(dim) != Some(turns.len()) {
+    if !dim.is_multiple_of(2)
+        || !x.len().is_multiple_of(width)
+        || (x.len() / width).checked_mul(dim) != Some(turns.len())
+    {
         return false;
     }
     dispatch(cx.isa, RotateOp { heads, dim, turns, x });

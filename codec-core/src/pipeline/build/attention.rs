@@ -133,7 +133,7 @@ impl Builder<'_> {
 
         // What is scaled or turned is so by its weights: queries by 1 / sqrt(dim), and pairs side by side to halves.
         let interleaved = match l.rotary {
-            Some(r) if l.head_dim % 2 != 0 || !r.theta.is_finite() || r.theta < 1.0 => {
+            Some(r) if !l.head_dim.is_multiple_of(2) || !r.theta.is_finite() || r.theta < 1.0 => {
                 return Err(spec_error(n, format!("a rotation of {dim} channels a head with theta {}", r.theta)));
             }
             Some(r) => r.pairing == Pairing::Interleaved,
@@ -218,10 +218,10 @@ impl Builder<'_> {
                 (Reach::Whole { causal: false }, "full".into(), Some(why))
             }
         };
-        if let Reach::Window(rows) | Reach::Block(rows) = reach {
-            if rows.saturating_mul(inner) > MAX_CACHE {
-                return Err(spec_error(n, format!("{rows} rows of {inner} channels are more than {MAX_CACHE} values")));
-            }
+        if let Reach::Window(rows) | Reach::Block(rows) = reach
+            && rows.saturating_mul(inner) > MAX_CACHE
+        {
+            return Err(spec_error(n, format!("{rows} rows of {inner} channels are more than {MAX_CACHE} values")));
         }
         if self.whole.is_none() {
             self.whole = whole;
@@ -233,11 +233,15 @@ impl Builder<'_> {
     fn gather(&mut self, block: usize, cur: Cur) -> Cur {
         let cur = self.own(cur);
         let held = block - 1;
-        self.buffers[cur.buffer].shift += held;
+        self.shift(cur.buffer, held);
         let t = &mut self.timing[cur.buffer];
         t.ahead += held as f64 * t.step();
-        t.lag += held;
-        self.op(Kind::Gather(GatherLayer { src: cur.buffer, channels: cur.channels, block }), held * cur.channels, 0);
+        t.lag = t.lag.saturating_add(held);
+        self.op(
+            Kind::Gather(GatherLayer { src: cur.buffer, channels: cur.channels, block }),
+            held.saturating_mul(cur.channels),
+            0,
+        );
         cur
     }
 
