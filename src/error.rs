@@ -41,6 +41,16 @@ pub enum Error {
         /// Megabytes.
         allowed: u64,
     },
+    /// One signal would take more memory than allowed, however short it is.
+    #[error("{model} takes {needed} MB of memory for a signal and {allowed} MB are allowed; allow more")]
+    SignalMemory {
+        /// The model's name.
+        model: String,
+        /// Megabytes.
+        needed: u64,
+        /// Megabytes.
+        allowed: u64,
+    },
     /// Codes that do not fit the model.
     #[error("{0}")]
     Codes(String),

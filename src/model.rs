@@ -38,7 +38,8 @@ pub struct Options {
     pub threads: usize,
     /// Instruction set. Results do not depend on it.
     pub isa: Isa,
-    /// Bytes that a model which needs the whole signal may take.
+    /// Bytes that the coding of one signal may take beside the signal and the model. What it takes grows with the
+    /// signal only if the model needs the whole of it.
     pub max_memory: u64,
 }
 

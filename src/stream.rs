@@ -12,13 +12,43 @@ use crate::{Codes, Error, Model, Options, Segment, threads::Threads};
 /// not read too often.
 const WORKSPACE: usize = 24 << 20;
 
+/// Scratch memory over which even short steps are cut further.
+const MOST_WORKSPACE: usize = 256 << 20;
+
 /// Frames of one step: about a second, fewer where activations are large. `rows` is the chain's input rows a frame.
 pub(crate) fn chunk_frames(chain: &Chain, spec: &CodecSpec, rows: usize) -> usize {
     let mut frames = (spec.sample_rate / spec.hop.max(1)).clamp(1, 128) as usize;
-    while frames > 8 && chain.memory(frames * rows).1 > WORKSPACE {
+    while frames > 1 && chain.memory(frames * rows).1 > if frames > 8 { WORKSPACE } else { MOST_WORKSPACE } {
         frames /= 2;
     }
     frames
+}
+
+/// Fails where the memory of a signal is more than allowed.
+fn check_memory(spec: &CodecSpec, options: &Options, parts: [usize; 4]) -> Result<(), Error> {
+    let needed = parts.into_iter().fold(0, usize::saturating_add) as u64;
+    if needed <= options.max_memory {
+        return Ok(());
+    }
+    let (needed, allowed) = (needed >> 20, options.max_memory >> 20);
+    Err(Error::SignalMemory { model: spec.name.clone(), needed, allowed })
+}
+
+/// Bytes of an encoder's state for steps of `frames` frames.
+fn encoder_memory(plan: &pipeline::Encoder, frames: usize, hop: usize, codebooks: usize, beam: usize) -> [usize; 4] {
+    let (state, workspace) = plan.chain().memory(frames.saturating_mul(hop));
+    let frames = plan.max_frames(frames.saturating_mul(hop));
+    let scratch = plan.quantizer().scratch_len(frames, beam);
+    [state, workspace, scratch.saturating_mul(4), frames.saturating_mul(codebooks).saturating_mul(2)]
+}
+
+/// Bytes of a decoder's state for steps of `frames` frames.
+fn decoder_memory(plan: &pipeline::Decoder, frames: usize) -> [usize; 4] {
+    let rows = frames.saturating_mul(plan.quantizer().rows_per_frame());
+    let (state, workspace) = plan.chain().memory(rows);
+    let latent = rows.saturating_mul(plan.quantizer().dim());
+    let scratch = plan.quantizer().scratch_len(frames, 1);
+    [state, workspace, scratch.saturating_mul(4), latent.saturating_mul(4)]
 }
 
 /// Segment length and stride, if the model cuts signals.
@@ -42,7 +72,8 @@ impl Limit {
     /// `rows` rows of input to a chain, each standing for `samples` samples.
     fn check(&self, chain: &Chain, rows: usize, samples: usize) -> Result<(), Error> {
         let (state, workspace) = chain.memory(rows);
-        let needed = state as u64 + workspace as u64 + (rows * samples * 8) as u64;
+        let signal = rows.saturating_mul(samples).saturating_mul(8);
+        let needed = state.saturating_add(workspace).saturating_add(signal) as u64;
         if needed <= self.bytes {
             return Ok(());
         }
@@ -96,7 +127,9 @@ impl<'m> Encoder<'m> {
         let mode = match (segments(spec), &plan.chain().plan().whole) {
             (Some((length, stride, normalize)), _) => {
                 splitter = Some((Segmented::new(channels, length, stride), normalize));
-                Mode::Segments(plan.state_merging(length.div_ceil(hop), codebooks, beam, merged)?)
+                let frames = length.div_ceil(hop);
+                check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
+                Mode::Segments(plan.state_merging(frames, codebooks, beam, merged)?)
             }
             (None, Some(reason)) => Mode::Whole(Limit {
                 model: spec.name.clone(),
@@ -107,6 +140,7 @@ impl<'m> Encoder<'m> {
             }),
             (None, None) => {
                 let frames = chunk_frames(plan.chain(), spec, hop);
+                check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
                 Mode::Steps(plan.state_merging(frames, codebooks, beam, merged)?)
             }
         };
@@ -271,6 +305,7 @@ impl<'m> Decoder<'m> {
             (Some((length, stride, _)), _) => {
                 crossfade = Some(Crossfade::new(spec.channels as usize, stride));
                 segment_frames = length.div_ceil(hop);
+                check_memory(spec, options, decoder_memory(plan, segment_frames))?;
                 Mode::Segments(plan.state(segment_frames, codebooks)?)
             }
             (None, Some(reason)) => Mode::Whole(Limit {
@@ -282,10 +317,12 @@ impl<'m> Decoder<'m> {
             }),
             (None, None) => {
                 let rows = plan.quantizer().rows_per_frame();
-                Mode::Steps(plan.state(chunk_frames(plan.chain(), spec, rows), codebooks)?)
+                let frames = chunk_frames(plan.chain(), spec, rows);
+                check_memory(spec, options, decoder_memory(plan, frames))?;
+                Mode::Steps(plan.state(frames, codebooks)?)
             }
         };
-        plan.state(1, codebooks)?;
+        plan.quantizer().check_codebooks(0, codebooks)?;
         let threads = Threads::new(options.threads, options.isa)?;
         Ok(Self { plan, threads, mode, crossfade, whole: Vec::new(), codebooks, segment_frames })
     }

@@ -115,7 +115,7 @@ impl AttentionLayer {
         match self.reach {
             Reach::Window(_) => {
                 let (keys, values) = self.cache(self.slots(0));
-                keys + values
+                keys.saturating_add(values)
             }
             _ => 0,
         }

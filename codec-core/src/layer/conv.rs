@@ -64,7 +64,7 @@ impl Window {
 
     /// Output rows of one step that brings `rows` rows, at most.
     pub(crate) fn max_out(&self, rows: usize) -> usize {
-        (self.head() + rows + self.tail()).saturating_sub(self.span) / self.stride + 1
+        rows.saturating_add(self.head() + self.tail()).saturating_sub(self.span) / self.stride + 1
     }
 
     /// Lays the padding around the rows of this step and history, and says how many windows are whole.
@@ -78,7 +78,8 @@ impl Window {
     ) -> Result<Opened, RunError> {
         let mut start = recall(mem, at, channels, s.state, s.cursor.rows)?;
         let mut rows = s.cursor.rows + at.rows;
-        let seen = s.cursor.seen.saturating_add(at.rows);
+        // Past every padding the exact number no longer matters.
+        let seen = s.cursor.seen.saturating_add(at.rows).min(usize::MAX / 4);
         s.cursor.seen = seen;
         if !s.cursor.started {
             if (seen < self.first() && !s.finish) || seen == 0 {

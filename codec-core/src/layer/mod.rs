@@ -171,7 +171,9 @@ pub(crate) fn align(
 ) -> Result<View, RunError> {
     let start = recall(mem, at, channels, state, *kept)?;
     let have = *kept + at.rows;
-    let left = have.checked_sub(rows).ok_or(RunError::Internal("the two paths of a sum are not aligned"))?;
+    // Paths that keep the number of rows do not get further apart than was planned for.
+    let unequal = RunError::Unsupported("the model adds two paths that differ in their number of rows");
+    let left = have.checked_sub(rows).filter(|left| left * channels <= state.len()).ok_or(unequal)?;
     keep(mem, start + rows * channels, channels, left, state)?;
     *kept = left;
     Ok(View { start, rows })

@@ -27,6 +27,15 @@ use crate::{
 const MAX_CHANNELS: u32 = 1 << 16;
 const MAX_TAPS: u32 = 1 << 14;
 const MAX_DEPTH: usize = 64;
+/// Layers as planned; placing their buffers takes time in the square of their number.
+const MAX_OPS: usize = 1 << 12;
+/// Values of packed weights: a spec may name one tensor many times.
+const MAX_WEIGHTS: usize = 1 << 30;
+/// Values that are kept between steps, and values of scratch memory for a step of one row.
+const MAX_STATE: usize = 1 << 26;
+const MAX_SCRATCH: usize = 1 << 26;
+/// Input rows an output row, or the other way round.
+const MAX_RATE: u64 = 1 << 32;
 
 pub(super) fn build(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Result<Chain, BuildError> {
     if input == 0 {
@@ -57,7 +66,10 @@ pub(super) fn build(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Re
         whole: b.whole,
         layers: b.plans,
     };
-    Ok(Chain {
+    if b.state_len > MAX_STATE {
+        return Err(too_much(format!("keep {} values between steps, more than {MAX_STATE}", b.state_len)));
+    }
+    let chain = Chain {
         ops: b.ops,
         phases: b.phases,
         buffers: b.buffers,
@@ -67,7 +79,19 @@ pub(super) fn build(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Re
         output: end.channels,
         last: end.buffer,
         plan,
-    })
+    };
+    let (_, scratch) = chain.memory(1);
+    if scratch / size_of::<f32>() > MAX_SCRATCH {
+        return Err(too_much(format!(
+            "need {scratch} bytes for one row, more than {}",
+            MAX_SCRATCH * size_of::<f32>()
+        )));
+    }
+    Ok(chain)
+}
+
+fn too_much(text: String) -> BuildError {
+    BuildError::Spec(format!("the layers {text}"))
 }
 
 fn spec_error(name: &str, text: impl core::fmt::Display) -> BuildError {
@@ -112,6 +136,12 @@ impl<'t> Builder<'t> {
         b
     }
 
+    /// Room for rows that are kept back and move the start.
+    fn shift(&mut self, buffer: usize, rows: usize) {
+        let shift = &mut self.buffers[buffer].shift;
+        *shift = shift.saturating_add(rows);
+    }
+
     fn reserve(&mut self, buffer: usize, head: usize, tail: usize) {
         let b = &mut self.buffers[buffer];
         b.head = b.head.max(head);
@@ -119,9 +149,10 @@ impl<'t> Builder<'t> {
     }
 
     fn op(&mut self, kind: Kind, state: usize, skip: usize) {
+        // What is too much is refused at the end.
         let own = (self.state_len, state);
-        let other = (self.state_len + state, skip);
-        self.state_len += state + skip;
+        let other = (self.state_len.saturating_add(state), skip);
+        self.state_len = other.0.saturating_add(skip);
         let none = |(at, len): (usize, usize)| if len == 0 { (0, 0) } else { (at, len) };
         self.ops.push(Op { kind, state: none(own), skip: none(other) });
     }
@@ -181,6 +212,13 @@ impl<'t> Builder<'t> {
         }
         for layer in layers {
             cur = self.layer(layer, cur)?;
+            let weights = self.arena.as_ref().len();
+            if self.ops.len() > MAX_OPS || weights > MAX_WEIGHTS {
+                return Err(too_much(format!(
+                    "are {} steps with {weights} weights, more than {MAX_OPS} or {MAX_WEIGHTS}",
+                    self.ops.len()
+                )));
+            }
         }
         self.depth -= 1;
         Ok(cur)
@@ -202,7 +240,8 @@ impl<'t> Builder<'t> {
             Layer::PadEnd { multiple } => {
                 let cur = self.own(cur);
                 check("", "multiple", *multiple, 1, 1 << 20)?;
-                self.buffers[cur.buffer].tail += *multiple as usize - 1;
+                let tail = &mut self.buffers[cur.buffer].tail;
+                *tail = tail.saturating_add(*multiple as usize - 1);
                 let l = PadEndLayer { src: cur.buffer, channels: cur.channels, multiple: *multiple as usize };
                 self.op(Kind::PadEnd(l), 0, 0);
                 Ok(cur)
@@ -212,10 +251,10 @@ impl<'t> Builder<'t> {
                 check("", "left", *left, 0, 1 << 20)?;
                 check("", "right", *right, 0, 1 << 20)?;
                 let (left, right) = (*left as usize, *right as usize);
-                self.buffers[cur.buffer].shift += right;
+                self.shift(cur.buffer, right);
                 let t = &mut self.timing[cur.buffer];
                 t.ahead += (left + right) as f64 * t.step();
-                t.lag += left + right;
+                t.lag = t.lag.saturating_add(left + right);
                 let l = TrimLayer { src: cur.buffer, channels: cur.channels, left, right };
                 self.op(Kind::Trim(l), right * cur.channels, 0);
                 Ok(cur)
@@ -375,14 +414,15 @@ impl<'t> Builder<'t> {
         let window = layer.window;
         let t = self.timing[cur.buffer];
         let timing = Timing {
-            rows: reduce((t.rows.0 * window.stride as u64, t.rows.1)),
+            rows: rate(n, t.rows, window.stride, 1)?,
             ahead: t.ahead + (window.span as f64 - window.left as f64 - window.stride as f64) * t.step(),
             field: t.field + (window.span - 1) as f64 * t.step(),
-            lag: t.lag + window.left.max(window.span - 1),
+            lag: t.lag.saturating_add(window.left.max(window.span - 1)) / window.stride
+                + usize::from(window.stride > 1),
         };
         layer.dst = self.buffer(co, timing);
         self.reserve(cur.buffer, window.head(), window.tail());
-        let state = window.history() * ci;
+        let state = window.history().saturating_mul(ci);
         let parameters = co * gi * k + if l.bias { co } else { 0 };
         let groups = if groups > 1 { format!(" groups {groups}") } else { String::new() };
         let kind = format!("conv {ci}→{co} k{k} s{} d{}{groups}", l.stride, l.dilation);
@@ -455,10 +495,10 @@ impl<'t> Builder<'t> {
         let t = self.timing[cur.buffer];
         let left = l.trim_left as usize;
         let timing = Timing {
-            rows: reduce((t.rows.0, t.rows.1 * s as u64)),
+            rows: rate(n, t.rows, 1, s)?,
             ahead: t.ahead + t.step() * (libm::floor((left as f64 - 1.0) / s as f64) + 1.0),
             field: t.field + (k.div_ceil(s) - 1) as f64 * t.step(),
-            lag: t.lag,
+            lag: t.lag.saturating_add(blocks.map_or(0, |b| b.rows as usize)).saturating_mul(s).saturating_add(left),
         };
         let dst = self.buffer(co, timing);
         let parameters = ci * go * k + if l.bias { co } else { 0 };
@@ -509,7 +549,7 @@ impl<'t> Builder<'t> {
                 phases,
                 then: Function::Identity,
             };
-            let state = window.history() * ci;
+            let state = window.history().saturating_mul(ci);
             self.note(kind, n, parameters, macs, &t, state);
             self.op(Kind::ConvTranspose(layer), state, 0);
         }
@@ -565,20 +605,20 @@ impl<'t> Builder<'t> {
             Timing { rows: b.rows, ahead: a.ahead.max(b.ahead), field: a.field.max(b.field), lag: a.lag.max(b.lag) };
         // Whichever path is behind by its lag, the other is kept for as long.
         let (kept_skip, kept_body) = (b.lag.saturating_sub(base), a.lag.saturating_sub(base));
-        self.buffers[skip.buffer].shift += kept_skip;
+        self.shift(skip.buffer, kept_skip);
         if fixed.is_none() && skip.channels == body.channels && kept_body == 0 && self.fuse_add(skip, body, kept_skip) {
             return Ok(());
         }
-        self.buffers[body.buffer].shift += kept_body;
+        self.shift(body.buffer, kept_body);
         let layer =
             AddLayer { src: skip.buffer, dst: body.buffer, channels: skip.channels, width: body.channels, fixed };
-        self.op(Kind::Add(layer), kept_skip * skip.channels, kept_body * body.channels);
+        self.op(Kind::Add(layer), kept_skip.saturating_mul(skip.channels), kept_body.saturating_mul(body.channels));
         Ok(())
     }
 
     /// Lets the convolution that ends the body add the other path, never behind, as it stores.
     fn fuse_add(&mut self, skip: Cur, body: Cur, kept: usize) -> bool {
-        let (at, len) = (self.state_len, kept * skip.channels);
+        let (at, len) = (self.state_len, kept.saturating_mul(skip.channels));
         let Some(op) = self.ops.last_mut() else { return false };
         let Kind::Conv(l) = &mut op.kind else { return false };
         if l.dst != body.buffer || l.residual.is_some() || l.then != Function::Identity {
@@ -590,7 +630,7 @@ impl<'t> Builder<'t> {
         }
         l.residual = Some(skip.buffer);
         op.skip = if len == 0 { (0, 0) } else { (at, len) };
-        self.state_len += len;
+        self.state_len = at.saturating_add(len);
         true
     }
 
@@ -623,7 +663,7 @@ impl<'t> Builder<'t> {
         let n = &l.name;
         check(n, "input", l.input, 1, MAX_CHANNELS)?;
         check(n, "hidden", l.hidden, 1, MAX_CHANNELS / 4)?;
-        check(n, "layers", l.layers, 1, 64)?;
+        check(n, "layers", l.layers, 1, spec::MAX_LSTM_LAYERS)?;
         self.channels(n, l.input, cur)?;
         let hidden = l.hidden as usize;
         let width = hidden * if l.bidirectional { 2 } else { 1 };
@@ -721,6 +761,16 @@ fn check(name: &str, field: &str, value: u32, low: u32, high: u32) -> Result<(),
         return Ok(());
     }
     Err(spec_error(name, format!("{field} is {value}; {low} to {high} is possible")))
+}
+
+/// Input rows a row, after a layer that gives `up` rows for `down`.
+fn rate(name: &str, rows: (u64, u64), down: usize, up: usize) -> Result<(u64, u64), BuildError> {
+    // Neither factor passes 2^32.
+    let (a, b) = reduce((rows.0.saturating_mul(down as u64), rows.1.saturating_mul(up as u64)));
+    if a.max(b) <= MAX_RATE {
+        return Ok((a, b));
+    }
+    Err(spec_error(name, format!("{b} rows for {a} of the input: {MAX_RATE} is the most")))
 }
 
 /// Lowest and highest value of a grid, less its zero point.

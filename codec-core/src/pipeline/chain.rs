@@ -128,9 +128,10 @@ impl Chain {
         self.flow(max_rows).get(self.last).copied().unwrap_or(0)
     }
 
-    /// Memory for a signal that arrives in steps of at most `max_rows` rows.
+    /// Memory for a signal that arrives in steps of at most `max_rows` rows; see [`Chain::memory`] for how much. If that is
+    /// more than can be addressed, the state takes no row at all.
     pub fn state(&self, max_rows: usize) -> ChainState {
-        let (rooms, len) = self.layout(max_rows);
+        let ((rooms, len), max_rows) = self.layout(max_rows).map_or_else(Default::default, |l| (l, max_rows));
         ChainState {
             views: vec![View::default(); rooms.len()],
             rooms,
@@ -144,9 +145,10 @@ impl Chain {
     }
 
     /// Bytes of state that a signal carries from step to step, and bytes of scratch memory for steps of at
-    /// most `max_rows` rows.
+    /// most `max_rows` rows; `usize::MAX` where these cannot be addressed.
     pub fn memory(&self, max_rows: usize) -> (usize, usize) {
-        (self.state_len * 4, self.layout(max_rows).1.saturating_mul(4))
+        let scratch = self.layout(max_rows).map_or(usize::MAX, |(_, len)| len.saturating_mul(size_of::<f32>()));
+        (self.state_len.saturating_mul(size_of::<f32>()), scratch)
     }
 
     /// Rows of each buffer, at most, when a step brings `max_rows`.
@@ -160,16 +162,16 @@ impl Chain {
             let (dst, n) = match op.kind {
                 Kind::Conv(l) => (l.dst, l.window.max_out(of(l.src))),
                 Kind::ConvTranspose(l) => (l.dst, l.window.max_out(of(l.src)).saturating_mul(l.stride)),
-                Kind::Blocks(l) => (l.dst, (of(l.src) + l.rows - 1).saturating_mul(l.stride)),
+                Kind::Blocks(l) => (l.dst, of(l.src).saturating_add(l.rows - 1).saturating_mul(l.stride)),
                 Kind::Map(l) => (l.dst, of(l.src)),
-                Kind::Add(l) => (l.dst, of(l.dst) + op.skip.1 / l.width.max(1)),
+                Kind::Add(l) => (l.dst, of(l.dst).saturating_add(op.skip.1 / l.width.max(1))),
                 Kind::Lstm(l) => (l.dst, of(l.src)),
                 Kind::GroupNorm(l) => (l.src, of(l.src)),
-                Kind::Trim(l) => (l.src, of(l.src) + l.right),
-                Kind::PadEnd(l) => (l.src, of(l.src) + l.multiple - 1),
+                Kind::Trim(l) => (l.src, of(l.src).saturating_add(l.right)),
+                Kind::PadEnd(l) => (l.src, of(l.src).saturating_add(l.multiple - 1)),
                 Kind::LayerNorm(l) => (l.src, of(l.src)),
                 Kind::Attention(l) => (l.dst, of(l.query)),
-                Kind::Gather(l) => (l.src, of(l.src) + l.block - 1),
+                Kind::Gather(l) => (l.src, of(l.src).saturating_add(l.block - 1)),
                 Kind::Istft(l) => (l.dst, of(l.src).saturating_mul(l.hop).saturating_add(l.cut())),
                 Kind::LogMel(l) => (l.dst, l.frames.max_out(of(l.src))),
                 Kind::Noise(l) => (l.tmp, of(l.src)),
@@ -191,9 +193,11 @@ impl Chain {
         rows
     }
 
-    /// Places every buffer so that those alive at the same time do not overlap.
-    fn layout(&self, max_rows: usize) -> (Vec<Room>, usize) {
+    /// Places every buffer so that those alive at the same time do not overlap; `None` where that is more than can be
+    /// addressed.
+    fn layout(&self, max_rows: usize) -> Option<(Vec<Room>, usize)> {
         const ALIGN: usize = 16;
+        const MOST: usize = isize::MAX as usize / size_of::<f32>() - ALIGN;
         let rows = self.flow(max_rows);
         let mut life = vec![(usize::MAX, 0usize); self.buffers.len()];
         let mut touch = |b: usize, at: usize| {
@@ -216,9 +220,13 @@ impl Chain {
         let mut total = 0usize;
         for b in order {
             let Buffer { channels, head, shift, tail, .. } = self.buffers[b];
-            let head = head + shift;
-            let room = Room { base: 0, channels, head, rows: rows[b] + tail };
-            let len = (head + room.rows).saturating_mul(channels).next_multiple_of(ALIGN);
+            let head = head.saturating_add(shift);
+            let room = Room { base: 0, channels, head, rows: rows[b].saturating_add(tail) };
+            let len = head.saturating_add(room.rows).saturating_mul(channels);
+            if len > MOST {
+                return None;
+            }
+            let len = len.next_multiple_of(ALIGN);
             let mut busy: Vec<(usize, usize)> = placed
                 .iter()
                 .filter(|&&p| life[p].0 <= life[b].1 && life[b].0 <= life[p].1)
@@ -234,9 +242,12 @@ impl Chain {
             }
             rooms[b] = Room { base, ..room };
             total = total.max(base.saturating_add(len));
+            if total > MOST {
+                return None;
+            }
             placed.push(b);
         }
-        (rooms, total)
+        Some((rooms, total))
     }
 
     /// Runs one step: new rows in (`[rows, input_channels]`), finished rows out (`[rows, output_channels]`).
@@ -256,7 +267,8 @@ impl Chain {
         if state.finished {
             return Err(RunError::Finished);
         }
-        if rows > state.max_rows || (self.plan.whole.is_some() && (state.started || !finish)) {
+        if rows > state.max_rows || state.rooms.is_empty() || (self.plan.whole.is_some() && (state.started || !finish))
+        {
             return Err(RunError::TooLong { planned: state.max_rows });
         }
         state.started = true;

@@ -7,7 +7,7 @@ use crate::{
     BuildError, RunError,
     kernel::Compute,
     quantizer::{MERGED_FRAMES, Quantizer},
-    spec::{CodecSpec, SPEC_VERSION},
+    spec::{CodecSpec, Framing, SPEC_VERSION},
     weights::Tensors,
 };
 
@@ -61,6 +61,11 @@ fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> 
             "schema version {}; this build reads {SPEC_VERSION}: update `codec`",
             spec.version
         )));
+    }
+    if let Framing::Segments { length, stride, .. } = spec.framing
+        && (length == 0 || stride == 0)
+    {
+        return Err(BuildError::Spec(format!("segments of {length} samples every {stride}: at least 1 is needed")));
     }
     let latent = spec.latent as usize;
     if quantizer.dim() != latent || end != latent {

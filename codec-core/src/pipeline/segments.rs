@@ -25,7 +25,7 @@ impl Segmented {
     /// # Errors
     /// Those of `each`.
     pub fn push<E>(&mut self, mut pcm: &[f32], mut each: impl FnMut(&[f32]) -> Result<(), E>) -> Result<(), E> {
-        let full = self.length * self.channels;
+        let full = self.length.saturating_mul(self.channels);
         loop {
             let skip = (self.gap * self.channels).min(pcm.len());
             self.gap -= skip / self.channels;
@@ -46,7 +46,7 @@ impl Segmented {
     }
 
     fn advance(&mut self) {
-        let step = self.stride * self.channels;
+        let step = self.stride.saturating_mul(self.channels);
         self.gap = step.saturating_sub(self.pending.len()) / self.channels;
         self.pending.drain(..step.min(self.pending.len()));
     }

@@ -23,6 +23,8 @@ const MOST_CODES: usize = 4096;
 const MOST_STAGES: usize = 32;
 /// The most rows of the latent in a frame.
 const MOST_ROWS: usize = 1024;
+/// The most values of all tables: a spec may name one tensor many times.
+const MOST_VALUES: usize = 1 << 30;
 /// The most refinement passes.
 const MOST_REFINEMENTS: u32 = 1000;
 
@@ -294,6 +296,9 @@ impl<'t> Builder<'t> {
                 (*dim as usize, None, None, Kind::Mvq(mvq), sizes)
             }
         };
+        if self.data.len() > MOST_VALUES {
+            return refuse(format!("quantizers with more than {MOST_VALUES} values"));
+        }
         let code = self.sizes.len();
         let times = self.rows / stride;
         if code + times * sizes.count > MOST_CODES {

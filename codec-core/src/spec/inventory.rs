@@ -4,6 +4,9 @@ use alloc::{format, string::String, vec::Vec};
 
 use super::{Activation, CodecSpec, Layer, Linear, Quantizer};
 
+/// The most stacked layers of an [`super::Lstm`].
+pub(crate) const MAX_LSTM_LAYERS: u32 = 64;
+
 /// A tensor that a spec asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -88,14 +91,16 @@ impl List {
             Layer::Lstm(l) => {
                 let ways: &[&str] = if l.bidirectional { &["", "_reverse"] } else { &[""] };
                 let mut input = l.input;
-                for i in 0..l.layers {
+                // More are refused when the model is built.
+                for i in 0..l.layers.min(MAX_LSTM_LAYERS) {
+                    let gates = l.hidden.saturating_mul(4);
                     for way in ways {
                         for (part, from) in [("ih", input), ("hh", l.hidden)] {
-                            self.add(&l.name, &format!("weight_{part}_l{i}{way}"), &[4 * l.hidden, from]);
-                            self.add(&l.name, &format!("bias_{part}_l{i}{way}"), &[4 * l.hidden]);
+                            self.add(&l.name, &format!("weight_{part}_l{i}{way}"), &[gates, from]);
+                            self.add(&l.name, &format!("bias_{part}_l{i}{way}"), &[gates]);
                         }
                     }
-                    input = l.hidden * ways.len() as u32;
+                    input = l.hidden.saturating_mul(ways.len() as u32);
                 }
                 input
             }
@@ -185,8 +190,9 @@ impl List {
             }
             Quantizer::Mvq { name, dim, codebooks, size, .. } => {
                 self.add(name, "centers", &[*codebooks, *size, *dim]);
-                self.add(name, "to_logits.weight", &[codebooks * size, *dim]);
-                self.add(name, "to_logits.bias", &[codebooks * size]);
+                let logits = codebooks.saturating_mul(*size);
+                self.add(name, "to_logits.weight", &[logits, *dim]);
+                self.add(name, "to_logits.bias", &[logits]);
             }
         }
     }

@@ -13,6 +13,7 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 pub use attention::*;
+pub(crate) use inventory::MAX_LSTM_LAYERS;
 pub use inventory::{TensorSpec, layer_tensors};
 pub use layer::*;
 pub use quantizer::*;

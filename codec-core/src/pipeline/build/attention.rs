@@ -233,11 +233,15 @@ impl Builder<'_> {
     fn gather(&mut self, block: usize, cur: Cur) -> Cur {
         let cur = self.own(cur);
         let held = block - 1;
-        self.buffers[cur.buffer].shift += held;
+        self.shift(cur.buffer, held);
         let t = &mut self.timing[cur.buffer];
         t.ahead += held as f64 * t.step();
-        t.lag += held;
-        self.op(Kind::Gather(GatherLayer { src: cur.buffer, channels: cur.channels, block }), held * cur.channels, 0);
+        t.lag = t.lag.saturating_add(held);
+        self.op(
+            Kind::Gather(GatherLayer { src: cur.buffer, channels: cur.channels, block }),
+            held.saturating_mul(cur.channels),
+            0,
+        );
         cur
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::{format, vec, vec::Vec};
 
-use super::{Builder, Cur, MAX_CHANNELS, MAX_TAPS, Strides, check, reduce, spec_error, weight};
+use super::{Builder, Cur, MAX_CHANNELS, Strides, check, rate, spec_error, weight};
 use crate::{
     BuildError,
     kernel::RealFft,
@@ -10,6 +10,9 @@ use crate::{
     pipeline::{chain::Kind, plan::Timing},
     spec,
 };
+
+/// Values of mel filters.
+const MAX_FILTERS: u32 = 1 << 22;
 
 impl Builder<'_> {
     pub(super) fn istft(&mut self, l: &spec::Istft, cur: Cur) -> Result<Cur, BuildError> {
@@ -27,10 +30,10 @@ impl Builder<'_> {
         let (hop, cut) = (layer.hop, layer.cut());
         let t = self.timing[cur.buffer];
         let timing = Timing {
-            rows: reduce((t.rows.0, t.rows.1 * u64::from(l.hop))),
+            rows: rate("an inverse STFT", t.rows, 1, l.hop as usize)?,
             ahead: t.ahead + t.step() * cut.div_ceil(hop) as f64,
             field: t.field + (n.div_ceil(hop) - 1) as f64 * t.step(),
-            lag: t.lag.saturating_mul(hop) + cut,
+            lag: t.lag.saturating_mul(hop).saturating_add(cut),
         };
         layer.dst = self.buffer(1, timing);
         layer.tmp = self.temporary(1, Some(layer.tmp_len()));
@@ -43,7 +46,8 @@ impl Builder<'_> {
     pub(super) fn log_mel(&mut self, l: &spec::LogMel, cur: Cur) -> Result<Cur, BuildError> {
         let n = transform("a log-mel spectrogram", l.n_fft)?;
         check("a log-mel spectrogram", "hop", l.hop, 1, l.n_fft / 2)?;
-        check("a log-mel spectrogram", "mels", l.mels, 1, MAX_TAPS)?;
+        // No tensor pays for the filters.
+        check("a log-mel spectrogram", "mels", l.mels, 1, MAX_FILTERS / l.n_fft)?;
         check("a log-mel spectrogram", "sample_rate", l.sample_rate, 1, 1 << 24)?;
         self.channels("a log-mel spectrogram", 1, cur)?;
         if self.whole.is_none() {
@@ -62,10 +66,10 @@ impl Builder<'_> {
         let mut layer = LogMelLayer { src: cur.buffer, dst: 0, tmp: 0, frames, mels, table, window, filters };
         let t = self.timing[cur.buffer];
         let timing = Timing {
-            rows: reduce((t.rows.0 * u64::from(l.hop), t.rows.1)),
+            rows: rate("a log-mel spectrogram", t.rows, l.hop as usize, 1)?,
             ahead: t.ahead + (n / 2 - hop) as f64 * t.step(),
             field: t.field + (n - 1) as f64 * t.step(),
-            lag: t.lag + n,
+            lag: t.lag.saturating_add(n),
         };
         self.reserve(cur.buffer, frames.head(), frames.tail());
         layer.dst = self.buffer(mels, timing);
