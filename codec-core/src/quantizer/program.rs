@@ -309,6 +309,7 @@ impl Program<'_> {
     }
 
     /// `latents` is whole frames, and every buffer is long enough.
+    #[expect(clippy::too_many_arguments, reason = "what to code, how, and where to")]
     pub fn encode(
         &self,
         cx: Compute<'_>,
