@@ -2,10 +2,10 @@
 
 use std::io::{Read, Seek, Write};
 
-use super::{Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of};
+use super::{Shape, ShapeError, Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of};
 use crate::{
     Codes, Segment,
-    nac::{CodeGroup, Error, GROUP_LEN, Header, Item, Layout, Method, NacReader, NacWriter},
+    nac::{Error, GROUP_LEN, Header, Item, Layout, Method, NacReader, NacWriter},
 };
 
 /// Codes of the largest segment that is read.
@@ -34,15 +34,11 @@ impl<W: Write + Seek> NacTokensWriter<W> {
     /// # Errors
     /// [`TokenError::Nac`] if a field is missing or out of range; [`TokenError::Io`].
     pub fn new(out: W, stream: &StreamInfo) -> Result<Self, TokenError> {
-        let mut groups: Vec<CodeGroup> = Vec::new();
-        for (book, &size) in stream.codebook_sizes.iter().take(stream.codebooks).enumerate() {
-            match groups.last_mut() {
-                Some(group) if group.size == size => group.books += 1,
-                _ => groups.push(CodeGroup { first_book: book as u16, ..CodeGroup::single_rate(1, size) }),
-            }
+        if stream.shape != Shape::default() {
+            return Err(ShapeError::Native.into());
         }
-        let mut storage = vec![0; groups.len() * GROUP_LEN];
-        let layout = Layout::new(&groups, &mut storage)?;
+        let mut storage = vec![0; stream.levels.len() * GROUP_LEN];
+        let layout = Layout::new(&stream.levels, &mut storage)?;
         let (sample_rate, hop) = (stream.sample_rate.unwrap_or(0), stream.hop.unwrap_or(0));
         let header = Header {
             fingerprint: stream.fingerprint.unwrap_or_default(),
@@ -102,15 +98,14 @@ impl<R: Read> NacTokens<R> {
     pub fn new(input: R, salvage: bool) -> Result<Self, TokenError> {
         let reader = if salvage { NacReader::salvage(input) } else { NacReader::new(input) }?;
         let header = reader.header()?;
-        let codebook_sizes =
-            header.layout.groups().flat_map(|g| std::iter::repeat_n(g.size, g.codes())).collect::<Vec<_>>();
         let info = StreamInfo {
             fingerprint: Some(header.fingerprint),
             sample_rate: Some(header.sample_rate),
             channels: Some(header.channels.into()),
             hop: Some(header.hop),
             codebooks: header.layout.codes_per_frame(),
-            codebook_sizes,
+            levels: header.layout.groups().collect(),
+            shape: Shape::default(),
             segmented: header.segments,
             frames: None,
             samples: header.samples,
