@@ -8,7 +8,7 @@ use codec::{
     Codes, Error, Model, Options,
     audio::{AudioError, SampleFormat, WavReport, WavWriter},
     core::{RunError, bitstream::CodeGroup, spec::Framing},
-    tokens::{self, Step, StreamInfo, TokenReader},
+    tokens::{self, Known, Levels, Step, StreamInfo, TokenReader},
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     output::{Output, check_free},
     progress::Progress,
     report::{FileReport, Lost, Report},
+    shape::ShapeArgs,
 };
 
 /// Extensions of the token files that are looked for in a folder.
@@ -33,6 +34,11 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Codes a frame of a flat or tree .npy file, which does not say it; all that the model has by default
+    #[arg(long, short = 'n', value_name = "N", help_heading = "Shape of the tokens")]
+    codebooks: Option<usize>,
     /// How samples are stored
     #[arg(long, value_name = "FORMAT", default_value = "i16")]
     sample_format: Format,
@@ -78,8 +84,13 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     let path = args.model.path()?;
     let model = args.model.load()?;
+    let quantizer = model.quantizer().map_err(|e| Failure::engine(path, e))?;
+    let codebooks = args.codebooks.unwrap_or(quantizer.codebooks());
+    quantizer.check_codebooks(0, codebooks).map_err(|e| Failure::engine(path, e.into()))?;
+    let known = Known { shape: args.shape.shape()?, levels: levels(&model, codebooks)? };
     let job = Job {
         model: &model,
+        known,
         options: args.model.options(global, None, 1),
         format: args.sample_format.into(),
         salvage: args.salvage,
@@ -108,9 +119,22 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
 }
 
+/// The levels of the model's first codes.
+fn levels(model: &Model, codebooks: usize) -> Result<Vec<CodeGroup>, Failure> {
+    let failed = |e| Failure::engine(Path::new(&model.spec().name), e);
+    let quantizer = model.quantizer().map_err(failed)?;
+    CodeGroup::of(quantizer, 0, codebooks).map_err(|e| Failure::tokens(Path::new(&model.spec().name), e.into()))
+}
+
+/// Rate and size of each code of a frame.
+fn codes_of(levels: &[CodeGroup]) -> Vec<(u16, u32)> {
+    levels.iter().flat_map(|g| std::iter::repeat_n((g.steps, g.size), g.codes())).collect()
+}
+
 /// What is the same for every file.
 struct Job<'a> {
     model: &'a Model,
+    known: Known,
     options: Options,
     format: SampleFormat,
     salvage: bool,
@@ -127,7 +151,7 @@ impl Job<'_> {
             let text = format!("{} is a folder", input.display());
             return Err(Failure::new(text, "give --out-dir DIR to decode all files in it"));
         }
-        let mut reader = tokens::open(input, self.salvage).map_err(|e| Failure::tokens(input, e))?;
+        let mut reader = tokens::open_with(input, self.salvage, &self.known).map_err(|e| Failure::tokens(input, e))?;
         let stream = reader.info().clone();
         self.check(input, &stream)?;
         let spec = self.model.spec();
@@ -195,32 +219,25 @@ impl Job<'_> {
                 "give the model that made it; `codec info` prints a model's fingerprint",
             ));
         }
+        let own = levels(self.model, stream.codebooks)?;
+        if !stream.levels.is_empty() && codes_of(&stream.levels) != codes_of(&own) {
+            return Err(Failure::new(
+                format_args!(
+                    "{}: the levels of its codes are {}, and those of the model ({}) are {}",
+                    input.display(),
+                    Levels(stream.levels.clone()),
+                    spec.name,
+                    Levels(own)
+                ),
+                "give the model that made it; `codec info` prints the levels of a token file",
+            ));
+        }
         let segmented = matches!(spec.framing, Framing::Segments { .. });
         if stream.segmented != segmented {
             let (has, wants) = if segmented { ("no segments", "them") } else { ("segments", "none") };
             return Err(Failure::new(
                 format_args!("{}: it has {has} and the model needs {wants}", input.display()),
                 "give the model that made it; a model with segments needs .nac, .safetensors or .jsonl",
-            ));
-        }
-        let quantizer = self.model.decoder_plan().map_err(|e| Failure::engine(input, e))?.quantizer();
-        let groups = CodeGroup::of(quantizer, 0, stream.codebooks).unwrap_or_default();
-        if !stream.groups.is_empty() && stream.groups != groups {
-            let list = |groups: &[CodeGroup]| {
-                let one = |g: &CodeGroup| {
-                    let last = u32::from(g.first_book) + u32::from(g.books) - 1;
-                    format!("books {} to {last} of {} entries, {} times a frame", g.first_book, g.size, g.steps)
-                };
-                groups.iter().map(one).collect::<Vec<_>>().join("; ")
-            };
-            return Err(Failure::new(
-                format_args!(
-                    "{}: its codes are of {}, and the model's of {}",
-                    input.display(),
-                    list(&stream.groups),
-                    list(&groups)
-                ),
-                "give the model that made it",
             ));
         }
         Ok(())

@@ -9,7 +9,10 @@ use codec::{
     Codes, Model, Options,
     audio::{Allow, AudioReader, Conform},
     core::{bitstream::CodeGroup, spec::Framing},
-    tokens::{JsonlWriter, Kind, NacTokensWriter, NpyWriter, SafetensorsWriter, StreamInfo, TokenError, TokenWriter},
+    tokens::{
+        JsonlWriter, Kind, NacTokensWriter, NpyWriter, SafetensorsWriter, Shape, ShapeError, StreamInfo, TokenError,
+        TokenWriter,
+    },
 };
 
 use super::{
@@ -18,6 +21,7 @@ use super::{
     output::{Output, check_free},
     progress::Progress,
     report::{FileReport, Report},
+    shape::ShapeArgs,
 };
 
 /// Extensions of the audio files that are looked for in a folder.
@@ -33,7 +37,7 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Codes a frame, that is codebooks for most models; all by default
+    /// Codebooks to use; all by default
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "bandwidth")]
     codebooks: Option<usize>,
     /// Bitrate instead of a number of codebooks
@@ -42,6 +46,11 @@ pub struct Args {
     /// Width of the codebook search: more is slower and better, 1 is what published systems do
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     beam: u16,
+    /// Encode the first N codebooks at half the rate, as VALL-E R does: neighbouring frames share their codes
+    #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
+    merge_books: usize,
+    #[command(flatten)]
+    shape: ShapeArgs,
     /// Resample audio of another rate than the model's
     #[arg(long)]
     resample: bool,
@@ -102,24 +111,25 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
             format_args!("its publisher offers {choices:?}"),
         ));
     }
-    let plan = model.encoder_plan().map_err(|e| Failure::engine(path, e))?;
-    plan.quantizer().check_codebooks(0, codebooks).map_err(|e| Failure::engine(path, e.into()))?;
-    let groups = CodeGroup::of(plan.quantizer(), 0, codebooks)
-        .map_err(|e| Failure::new(format_args!("{}: {e}", path.display()), "report this"))?;
+    let levels = CodeGroup::of(model.quantizer().map_err(|e| Failure::engine(path, e))?, 0, codebooks);
+    let levels = levels.map_err(|e| Failure::tokens(path, e.into()))?;
     let stream = StreamInfo {
         fingerprint: Some(model.fingerprint().0),
         sample_rate: Some(model.spec().sample_rate),
         channels: Some(model.spec().channels as usize),
         hop: Some(model.spec().hop),
         codebooks,
-        groups,
+        levels,
+        shape: args.shape.shape()?.unwrap_or_default(),
         segmented: matches!(model.spec().framing, Framing::Segments { .. }),
         frames: None,
         samples: None,
     };
-    let options = args.model.options(global, Some(codebooks), args.beam.into());
+    let merged_books = args.merge_books;
+    let options = Options { merged_books, ..args.model.options(global, Some(codebooks), args.beam.into()) };
     // Whatever is wrong with the options is wrong before the first file.
     model.encoder(&options).map_err(|e| Failure::engine(path, e))?;
+    check_shape(&stream, args.output.as_deref(), args.format.into())?;
     let allow = Allow { resample: args.resample, downmix: args.downmix, upmix: args.upmix };
     let job = Job { model: &model, options, stream, allow, force: args.force, quiet: global.quiet };
     let report = Report::new("encode", path);
@@ -140,6 +150,17 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         (None, Some(output)) => batch::single(report, global, false, || job.run(&args.input, output, None)),
         (None, None) => unreachable!("clap asks for one of them"),
     }
+}
+
+/// Whether the codes can have the shape in files of this kind.
+fn check_shape(stream: &StreamInfo, output: Option<&Path>, folder: Kind) -> Result<(), Failure> {
+    let kind = output.map_or(Ok(folder), kind_of)?;
+    let error = match stream.check_shape() {
+        Ok(()) if kind == Kind::Nac && stream.shape != Shape::default() => ShapeError::Native,
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    Err(Failure::shape(None, &error))
 }
 
 fn kind_of(output: &Path) -> Result<Kind, Failure> {
@@ -248,7 +269,9 @@ impl Job<'_> {
         Ok(match kind {
             Kind::Nac => Box::new(NacTokensWriter::new(file, &self.stream).map_err(failed)?),
             Kind::Npy => Box::new(NpyWriter::new(file, &self.stream).map_err(failed)?),
-            Kind::Safetensors => Box::new(SafetensorsWriter::new(file, target.scratch()?, &self.stream)),
+            Kind::Safetensors => {
+                Box::new(SafetensorsWriter::new(file, target.scratch()?, &self.stream).map_err(failed)?)
+            }
             Kind::Jsonl => Box::new(JsonlWriter::new(file, &self.stream).map_err(failed)?),
         })
     }

@@ -1,6 +1,10 @@
 use std::{fmt, path::Path, process::ExitCode};
 
-use codec::{Error, audio::AudioError, tokens::TokenError};
+use codec::{
+    Error,
+    audio::AudioError,
+    tokens::{ShapeError, TokenError},
+};
 
 /// What went wrong, and what to do next: an `error:` line and a `help:` line.
 #[derive(Clone, Debug)]
@@ -93,11 +97,38 @@ impl Failure {
                 "give a .nac, .npy, .safetensors or .jsonl file of codes [codebooks, frames]; fetch it again if it was cut off"
             }
             TokenError::Nac(_) => "fetch the file again, or save what is left of it with `codec decode --salvage`",
-            TokenError::CodeOutOfRange { .. } => "check what made the codes",
+            TokenError::Shape(error) => return Self::shape(Some(path), error),
             TokenError::NoPlaceForScales => "use .nac, .safetensors or .jsonl with this model",
             _ => "check what made the file",
         };
         Self::new(format_args!("{}: {error}", path.display()), help)
+    }
+
+    /// Codes have no such shape, or ids are not in it.
+    pub fn shape(path: Option<&Path>, error: &ShapeError) -> Self {
+        let help = match error {
+            ShapeError::CodeOutOfRange { .. } => {
+                "check what made the codes, and that --shape, --offsets and --delays are those it used"
+            }
+            ShapeError::NotPad { .. } | ShapeError::DelayCutShort { .. } => {
+                "give the --delays and the --pad that the file was made with, or fetch the whole file again"
+            }
+            ShapeError::DelayTooShort { .. } => "fetch the whole file again",
+            ShapeError::PartOfFrame { .. } => {
+                "give the whole sequence; --codebooks says how many codes a frame of an .npy file has"
+            }
+            ShapeError::Delays { .. } => "give --delays one number for each code of a frame",
+            ShapeError::Pad { .. } | ShapeError::PadWithoutDelay(_) => "give another --pad, or none",
+            ShapeError::NoTree { .. } => "use --shape flat with this model",
+            ShapeError::Other { .. } => "leave --shape away: the file says what shape it has",
+            ShapeError::Segments => "use --shape grid or flat with this model",
+            ShapeError::Native => "use .npy, .safetensors or .jsonl, or leave --shape, --offsets and --pad away",
+            _ => "see `codec info MODEL` for the codebooks that it has",
+        };
+        match path {
+            Some(path) => Self::new(format_args!("{}: {error}", path.display()), help),
+            None => Self::usage(error, help),
+        }
     }
 
     /// The engine failed on `path`.
@@ -105,9 +136,7 @@ impl Failure {
         use codec::core::RunError;
         let help = match &error {
             Error::Run(RunError::CodeOutOfRange { .. }) => "decode with the model that made the codes",
-            Error::Run(RunError::Codebooks { .. } | RunError::Level { .. }) => {
-                "see `codec info MODEL` for the counts it offers"
-            }
+            Error::Run(RunError::Codebooks { .. }) => "see `codec info MODEL` for the counts it offers",
             Error::Run(RunError::NotFinite { .. }) => "every sample must be a finite number",
             Error::Memory { .. } => "give a larger --max-memory, or cut the file",
             Error::Isa(_) => "leave --isa and CODEC_ISA away, or name another one",

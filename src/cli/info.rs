@@ -6,7 +6,7 @@ use std::{
 use codec::{
     Codes, Model,
     audio::AudioReader,
-    tokens::{self, Kind, SafetensorsReader, Step},
+    tokens::{self, Kind, Levels, SafetensorsReader, Step},
 };
 use serde_json::{Value, json};
 
@@ -78,6 +78,8 @@ fn tokens(path: &Path, kind: Kind) -> Result<Value, Failure> {
         "channels": info.channels,
         "hop": info.hop,
         "codebooks": info.codebooks,
+        "levels": (!info.levels.is_empty()).then(|| Levels(info.levels.clone()).to_string()),
+        "shape": info.shape.to_string(),
         "frames": frames,
         "lost_frames": lost,
         "segments": info.segmented.then_some(segments),

@@ -11,6 +11,7 @@ mod model;
 mod output;
 mod progress;
 mod report;
+mod shape;
 
 use std::process::ExitCode;
 

@@ -50,10 +50,10 @@ impl ModelArgs {
         Options {
             codebooks,
             beam,
+            merged_books: 0,
             threads: self.thread_count(),
             max_memory: self.max_memory.saturating_mul(1 << 20),
             isa: global.isa.map_or_else(codec::core::kernel::Isa::detect, Into::into),
-            ..Options::default()
         }
     }
 }

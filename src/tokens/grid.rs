@@ -1,6 +1,6 @@
 use memmap2::Mmap;
 
-use super::{BLOCK, Step, TokenError};
+use super::{BLOCK, Known, MAX_CODEBOOKS, PartOfFile, Restorer, ShapeError, Step, TokenError};
 use crate::Codes;
 
 /// Integers of a mapped file.
@@ -24,70 +24,118 @@ impl Int {
     }
 }
 
-/// A matrix of codes `[codebooks, frames]` in a mapped file, read frame by frame.
+/// An array of ids in a mapped file, as the file describes it.
+#[derive(Debug)]
+pub(super) struct Array<'a> {
+    /// What kind of file it is, for messages.
+    pub kind: &'static str,
+    pub map: Mmap,
+    /// Where the ids begin.
+    pub offset: usize,
+    pub int: Int,
+    pub axes: &'a [usize],
+    /// Fortran order.
+    pub column_major: bool,
+}
+
+/// A matrix of ids `[rows, columns]` in a mapped file, read column by column as frames of codes.
 #[derive(Debug)]
 pub(super) struct Grid {
     map: Mmap,
     offset: usize,
     int: Int,
-    pub codebooks: usize,
-    pub frames: usize,
-    /// Whether the codes of a frame are neighbours (Fortran order of `[codebooks, frames]`).
-    frame_major: bool,
+    columns: usize,
+    /// Whether the ids of a column are neighbours.
+    column_major: bool,
+    restorer: Restorer,
     next: usize,
+    ended: bool,
 }
 
 impl Grid {
-    /// Checks that the matrix lies in the file. The text of an error says what is wrong.
-    pub fn new(map: Mmap, offset: usize, int: Int, shape: &[usize], frame_major: bool) -> Result<Self, String> {
-        let (codebooks, frames) = match shape {
-            [frames] => (1, *frames),
-            [ones @ .., codebooks, frames] if ones.iter().all(|&n| n == 1) => (*codebooks, *frames),
-            _ => return Err(format!("codes are [codebooks, frames] of one signal, and this array is {shape:?}")),
+    /// Checks that the array lies in the file and has the shape that the file or the reader says.
+    pub fn new(array: Array<'_>, known: &Known, file: &PartOfFile) -> Result<Self, TokenError> {
+        let Array { kind, map, offset, int, axes, mut column_major } = array;
+        let malformed = |reason| TokenError::Malformed { kind, reason };
+        let (rows, mut columns) = match axes {
+            [ids] => (1, *ids),
+            [ones @ .., rows, columns] if ones.iter().all(|&n| n == 1) => (*rows, *columns),
+            _ => {
+                return Err(malformed(format!(
+                    "codes are [codebooks, frames] of one signal, and this array is {axes:?}"
+                )));
+            }
         };
-        if codebooks == 0 {
-            return Err("it has 0 codebooks".into());
+        if rows == 0 || rows > MAX_CODEBOOKS {
+            return Err(malformed(format!("it has {rows} codebooks, and codes have 1 to {MAX_CODEBOOKS}")));
         }
-        let needed = codebooks.checked_mul(frames).and_then(|n| n.checked_mul(int.bytes)?.checked_add(offset));
+        let needed = rows.checked_mul(columns).and_then(|n| n.checked_mul(int.bytes)?.checked_add(offset));
         if needed.is_none_or(|n| n > map.len()) {
-            return Err(format!("{shape:?} codes do not fit into its {} bytes: it is cut off or damaged", map.len()));
+            let text = format!("{axes:?} codes do not fit into its {} bytes: it is cut off or damaged", map.len());
+            return Err(malformed(text));
         }
-        Ok(Self { map, offset, int, codebooks, frames, frame_major, next: 0 })
+        let arrangement = known.resolve(file, rows, None)?;
+        if arrangement.is_sequence() {
+            if rows > 1 {
+                let shape = arrangement.shape();
+                return Err(malformed(format!("its shape is {shape}, one sequence, and this array is {axes:?}")));
+            }
+            let codes = arrangement.codes();
+            if !columns.is_multiple_of(codes) {
+                return Err(ShapeError::PartOfFrame { ids: columns as u64, codes }.into());
+            }
+            columns /= codes;
+            column_major = true;
+        }
+        let restorer = Restorer::new(arrangement);
+        Ok(Self { map, offset, int, columns, column_major, restorer, next: 0, ended: false })
     }
 
-    /// Replaces `codes` by up to `limit` frames; [`Step::End`] if there are none left.
+    /// Codes of a frame.
+    pub fn codebooks(&self) -> usize {
+        self.restorer.arrangement().codes()
+    }
+
+    /// All frames.
+    pub fn frames(&self) -> usize {
+        self.columns.saturating_sub(self.restorer.arrangement().longest_delay() as usize)
+    }
+
+    pub fn shape(&self) -> &super::Shape {
+        self.restorer.arrangement().shape()
+    }
+
+    /// Replaces `codes` by the frames that up to `limit` columns complete, or more columns if those complete none;
+    /// [`Step::End`] if there are none left.
     pub fn next(&mut self, limit: usize, codes: &mut Codes) -> Result<Step, TokenError> {
-        codes.codebooks = self.codebooks;
+        let rows = self.codebooks();
+        codes.codebooks = rows;
         codes.data.clear();
         codes.segments.clear();
-        let end = self.frames.min(self.next.saturating_add(limit));
-        let bytes = self.int.bytes;
-        for frame in self.next..end {
-            for codebook in 0..self.codebooks {
-                let index =
-                    if self.frame_major { frame * self.codebooks + codebook } else { codebook * self.frames + frame };
-                let at = self.offset + index * bytes;
-                let value = self.int.get(self.map.get(at..at + bytes).unwrap_or(&[]));
-                let code = u16::try_from(value).map_err(|_| TokenError::CodeOutOfRange {
-                    frame: frame as u64,
-                    codebook,
-                    value,
-                })?;
-                codes.data.push(code);
+        while codes.data.is_empty() {
+            let end = self.columns.min(self.next.saturating_add(limit));
+            if end == self.next {
+                if !std::mem::replace(&mut self.ended, true) {
+                    self.restorer.finish()?;
+                }
+                return Ok(Step::End);
             }
+            let (map, int, offset, columns, major) =
+                (&self.map, self.int, self.offset, self.columns, self.column_major);
+            let ids =
+                (self.next..end).flat_map(|column| (0..rows).map(move |row| (row, column))).map(|(row, column)| {
+                    let index = if major { column * rows + row } else { row * columns + column };
+                    let at = offset + index * int.bytes;
+                    int.get(map.get(at..at + int.bytes).unwrap_or(&[]))
+                });
+            self.restorer.push(ids, &mut codes.data)?;
+            self.next = end;
         }
-        let step = if end > self.next { Step::Frames } else { Step::End };
-        self.next = end;
-        Ok(step)
+        Ok(Step::Frames)
     }
 
     /// As [`Self::next`] with the usual limit.
     pub fn next_block(&mut self, codes: &mut Codes) -> Result<Step, TokenError> {
         self.next(BLOCK, codes)
-    }
-
-    /// Frames that were not read yet.
-    pub fn left(&self) -> usize {
-        self.frames - self.next
     }
 }

@@ -1,7 +1,8 @@
 //! Codes as JSON lines, for pipelines of text tools.
 //!
 //! ```text
-//! {"format":"codec-tokens","version":1,"fingerprint":"…","sample_rate":24000,"channels":1,"hop":320,"codebooks":2}
+//! {"format":"codec-tokens","version":1,"fingerprint":"…","sample_rate":24000,"channels":1,"hop":320,"codebooks":2,
+//!  "levels":[{"first_book":0,"books":2,"steps":1,"size":1024}]}
 //! [17,903]
 //! [4,61]
 //! {"end":{"frames":2,"samples":600}}
@@ -11,12 +12,20 @@
 //! a frame, its codes in the order of the codebooks. In a stream of segments the header has `"segmented":true` and a
 //! line `{"segment":{"frames":150,"scale":0.25}}` precedes the frames of each. The last line is `end`: without it the
 //! file was cut off. Its `frames`, if there, is checked; `samples` is the exact number of samples a channel.
+//!
+//! In another [`Shape`] than the plain grid the header has it as `shape`, say `{"pattern":"tree","offsets":true}`; it then needs
+//! `levels`. A line is a column of ids, and a sequence is the ids of all lines one after another.
 
 use std::io::{BufRead, Read as _, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BLOCK, Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of, from_hex, to_hex};
+use super::{
+    Arranger, BLOCK, Known, MAX_CODEBOOKS, PartOfFile, Restorer, Shape, Step, StreamInfo, TokenError, TokenReader,
+    TokenWriter, frames_of, from_hex,
+    stated::{StatedLevel, arranger, state},
+    to_hex,
+};
 use crate::{Codes, Segment};
 
 const FORMAT: &str = "codec-tokens";
@@ -39,6 +48,10 @@ struct Header {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hop: Option<u32>,
     codebooks: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    levels: Vec<StatedLevel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shape: Option<Shape>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     segmented: bool,
 }
@@ -68,7 +81,8 @@ enum Line {
 /// Writes codes as JSON lines.
 pub struct JsonlWriter<W> {
     out: W,
-    codebooks: usize,
+    arranger: Arranger,
+    ids: Vec<u32>,
     frames: u64,
 }
 
@@ -76,8 +90,10 @@ impl<W: Write> JsonlWriter<W> {
     /// Writes the header.
     ///
     /// # Errors
-    /// [`TokenError::Io`].
+    /// [`TokenError::Io`], [`TokenError::Shape`].
     pub fn new(mut out: W, stream: &StreamInfo) -> Result<Self, TokenError> {
+        let arranger = arranger(stream)?;
+        let shape = Some(arranger.arrangement().shape()).filter(|s| **s != Shape::default()).cloned();
         let header = Header {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -86,10 +102,20 @@ impl<W: Write> JsonlWriter<W> {
             channels: stream.channels,
             hop: stream.hop,
             codebooks: stream.codebooks,
+            levels: state(&stream.levels),
+            shape,
             segmented: stream.segmented,
         };
         line(&mut out, &header)?;
-        Ok(Self { out, codebooks: stream.codebooks, frames: 0 })
+        Ok(Self { out, arranger, ids: Vec::new(), frames: 0 })
+    }
+
+    fn columns(&mut self) -> Result<(), TokenError> {
+        for column in self.ids.chunks_exact(self.arranger.arrangement().codes()) {
+            line(&mut self.out, &column)?;
+        }
+        self.ids.clear();
+        Ok(())
     }
 }
 
@@ -101,21 +127,23 @@ fn line(out: &mut impl Write, value: &impl Serialize) -> Result<(), TokenError> 
 
 impl<W: Write> TokenWriter for JsonlWriter<W> {
     fn write(&mut self, codes: &Codes) -> Result<(), TokenError> {
-        self.frames += frames_of(codes, self.codebooks)? as u64;
-        let mut frames = codes.data.chunks_exact(self.codebooks.max(1));
+        let codebooks = self.arranger.arrangement().codes();
+        self.frames += frames_of(codes, codebooks)? as u64;
+        let mut rest = codes.data.as_slice();
         for segment in &codes.segments {
             line(&mut self.out, &Mark::Segment { frames: segment.frames, scale: segment.scale })?;
-            for frame in frames.by_ref().take(segment.frames) {
-                line(&mut self.out, &frame)?;
-            }
+            let (own, others) = rest.split_at(segment.frames.saturating_mul(codebooks).min(rest.len()));
+            self.arranger.push(own, &mut self.ids)?;
+            self.columns()?;
+            rest = others;
         }
-        for frame in frames {
-            line(&mut self.out, &frame)?;
-        }
-        Ok(())
+        self.arranger.push(rest, &mut self.ids)?;
+        self.columns()
     }
 
     fn finish(&mut self, samples: u64) -> Result<(), TokenError> {
+        self.arranger.finish(&mut self.ids);
+        self.columns()?;
         line(&mut self.out, &Mark::End { frames: Some(self.frames), samples: Some(samples) })?;
         self.out.flush()?;
         Ok(())
@@ -130,7 +158,7 @@ pub struct JsonlReader<R> {
     line: Vec<u8>,
     /// Lines read.
     number: u64,
-    frames: u64,
+    restorer: Restorer,
     ended: bool,
 }
 
@@ -140,8 +168,17 @@ impl<R: BufRead> JsonlReader<R> {
     /// # Errors
     /// [`TokenError::Io`], [`TokenError::Malformed`], [`TokenError::Empty`].
     pub fn new(input: R) -> Result<Self, TokenError> {
+        Self::with(input, &Known::default())
+    }
+
+    /// Reads the header of a file of a known shape.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; [`TokenError::Shape`].
+    pub fn with(input: R, known: &Known) -> Result<Self, TokenError> {
         let info = StreamInfo::default();
-        let mut reader = Self { input, info, line: Vec::new(), number: 0, frames: 0, ended: false };
+        let restorer = Restorer::new(super::Arrangement::plain(1));
+        let mut reader = Self { input, info, line: Vec::new(), number: 0, restorer, ended: false };
         if !reader.read_line()? {
             return Err(TokenError::Empty);
         }
@@ -150,22 +187,27 @@ impl<R: BufRead> JsonlReader<R> {
             let found = format!("it is `{}` of version {}", header.format, header.version);
             return Err(reader.malformed(&format!("{found}, and this reads `{FORMAT}` of version {VERSION}")));
         }
-        if header.codebooks == 0 || header.codebooks > MAX_LINE as usize {
+        if header.codebooks == 0 || header.codebooks > MAX_CODEBOOKS {
             return Err(reader.malformed(&format!("it has {} codebooks", header.codebooks)));
         }
         let fingerprint = match &header.fingerprint {
             None => None,
             Some(text) => Some(from_hex(text).ok_or_else(|| reader.malformed("`fingerprint` is no fingerprint"))?),
         };
+        let file = PartOfFile::new(header.shape, &header.levels);
+        let arrangement = known.resolve(&file, header.codebooks, Some(header.codebooks))?;
         reader.info = StreamInfo {
             fingerprint,
             sample_rate: header.sample_rate,
             channels: header.channels,
             hop: header.hop,
             codebooks: header.codebooks,
+            levels: file.levels,
+            shape: arrangement.shape().clone(),
             segmented: header.segmented,
             ..StreamInfo::default()
         };
+        reader.restorer = Restorer::new(arrangement);
         Ok(reader)
     }
 
@@ -195,12 +237,10 @@ impl<R: BufRead> JsonlReader<R> {
             let counts = format!("{} codes, and the header says {} codebooks", numbers.len(), self.info.codebooks);
             return Err(self.malformed(&counts));
         }
-        for (codebook, number) in numbers.iter().enumerate() {
+        for number in numbers {
             let value = number.as_i128().ok_or_else(|| self.malformed(&format!("{number} is not a whole number")))?;
-            let range = |_| TokenError::CodeOutOfRange { frame: self.frames, codebook, value };
-            codes.data.push(u16::try_from(value).map_err(range)?);
+            self.restorer.push([value], &mut codes.data)?;
         }
-        self.frames += 1;
         Ok(())
     }
 }
@@ -247,12 +287,13 @@ impl<R: BufRead> TokenReader for JsonlReader<R> {
                     if missing > 0 {
                         return Err(self.malformed(&format!("the last segment lacks {missing} frames")));
                     }
-                    if frames.is_some_and(|n| n != self.frames) {
-                        let stated = frames.unwrap_or(0);
-                        return Err(self.malformed(&format!("{stated} frames stated, {} found", self.frames)));
+                    let found = self.restorer.frames();
+                    self.restorer.finish()?;
+                    if let Some(stated) = frames.filter(|&n| n != found) {
+                        return Err(self.malformed(&format!("{stated} frames stated, {found} found")));
                     }
                     self.info.samples = samples;
-                    self.info.frames = Some(self.frames);
+                    self.info.frames = Some(found);
                     self.ended = true;
                     if self.read_line()? {
                         return Err(self.malformed("text after the `end` line"));

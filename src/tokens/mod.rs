@@ -1,6 +1,6 @@
 //! Token files that other programs read: NumPy, safetensors and JSON lines.
 //!
-//! The codes in them are integers `[codebooks, frames]`. Readers and writers work in blocks of frames; a file is
+//! The codes in them are integers `[codebooks, frames]`, or ids in one of the shapes that language models want ([`Shape`]). Readers and writers work in blocks of frames; a file is
 //! mapped or streamed, never loaded.
 
 mod grid;
@@ -8,6 +8,8 @@ mod jsonl;
 mod nac;
 mod npy;
 mod safetensors;
+mod shape;
+mod stated;
 
 use std::{
     fs::File,
@@ -19,11 +21,17 @@ pub use self::safetensors::{SafetensorsReader, SafetensorsWriter};
 pub use jsonl::{JsonlReader, JsonlWriter};
 pub use nac::{NacTokens, NacTokensWriter};
 pub use npy::{NpyReader, NpyWriter};
+pub use shape::{Arrangement, Arranger, Levels, MAX_DELAY, Pattern, Restorer, Shape, ShapeError};
 
-use crate::{Codes, nac::CodeGroup};
+use codec_core::bitstream::CodeGroup;
+use stated::PartOfFile;
+
+use crate::Codes;
 
 /// Frames that a reader hands out at once.
 const BLOCK: usize = 1024;
+/// The most codes of a frame that are read: more than any quantizer makes.
+const MAX_CODEBOOKS: usize = 4096;
 
 /// Why a token file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +51,9 @@ pub enum TokenError {
         /// What is wrong.
         reason: String,
     },
-    /// A code that no codebook can have.
-    #[error("code {value} of frame {frame}, codebook {codebook} is out of range (0 to 65535)")]
-    CodeOutOfRange {
-        /// Frame, from 0.
-        frame: u64,
-        /// Codebook, from 0.
-        codebook: usize,
-        /// The code.
-        value: i128,
-    },
+    /// Codes that cannot have the shape asked for, or ids that are not in it.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// The file's kind has no place for the scales of segments.
     #[error("an npy file has no place for the scales of this model's segments")]
     NoPlaceForScales,
@@ -80,16 +81,28 @@ pub struct StreamInfo {
     pub channels: Option<usize>,
     /// Samples a channel that a frame stands for.
     pub hop: Option<u32>,
-    /// Codes of a frame, at least 1.
+    /// Codebooks, at least 1.
     pub codebooks: usize,
-    /// Codebooks and levels of a frame's codes in order, where known.
-    pub groups: Vec<CodeGroup>,
+    /// The levels of a frame's codes, in their order; none where not known.
+    pub levels: Vec<CodeGroup>,
+    /// How the codes are laid out in a file.
+    pub shape: Shape,
     /// Whether the frames come in segments, each with its scale.
     pub segmented: bool,
     /// Frames, if known before the end.
     pub frames: Option<u64>,
     /// Exact samples a channel, if known (at the latest after the end).
     pub samples: Option<u64>,
+}
+
+impl StreamInfo {
+    /// Whether the codes can be laid out so.
+    ///
+    /// # Errors
+    /// [`ShapeError`].
+    pub fn check_shape(&self) -> Result<(), ShapeError> {
+        stated::arranger(self).map(drop)
+    }
 }
 
 /// The kinds of token files.
@@ -142,12 +155,22 @@ impl Kind {
     }
 }
 
+/// What the reader of a file knows beside what the file says: an npy file says nothing but the size of its array.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// The shape; `None` for what the file says.
+    pub shape: Option<Shape>,
+    /// The levels of a frame's codes, for a file that has another shape than the plain grid and does not state them. A file
+    /// with rows takes as many codes of them as it has rows.
+    pub levels: Vec<CodeGroup>,
+}
+
 /// Takes the codes of one signal.
 pub trait TokenWriter {
     /// Appends frames. Of a segmented stream, whole segments.
     ///
     /// # Errors
-    /// [`TokenError::Io`], [`TokenError::Codebooks`], [`TokenError::NoPlaceForScales`].
+    /// [`TokenError::Io`], [`TokenError::Codebooks`], [`TokenError::NoPlaceForScales`], [`TokenError::Shape`].
     fn write(&mut self, codes: &Codes) -> Result<(), TokenError>;
 
     /// Completes the file; `samples` is the exact number of samples a channel.
@@ -165,7 +188,7 @@ pub trait TokenReader {
     /// Goes on in the stream. Replaces the content of `codes` by the next frames if there are some.
     ///
     /// # Errors
-    /// [`TokenError::Io`], [`TokenError::Malformed`], [`TokenError::CodeOutOfRange`].
+    /// [`TokenError::Io`], [`TokenError::Malformed`], [`TokenError::Shape`].
     fn next(&mut self, codes: &mut Codes) -> Result<Step, TokenError>;
 }
 
@@ -186,10 +209,19 @@ pub enum Step {
 /// # Errors
 /// Those of [`TokenReader::next`]; [`TokenError::Empty`].
 pub fn open(path: &Path, salvage: bool) -> Result<Box<dyn TokenReader>, TokenError> {
+    open_with(path, salvage, &Known::default())
+}
+
+/// As [`open`], with what is known beside what the file says.
+///
+/// # Errors
+/// As [`open`]; [`TokenError::Shape`] where the two contradict each other.
+pub fn open_with(path: &Path, salvage: bool, known: &Known) -> Result<Box<dyn TokenReader>, TokenError> {
     match Kind::of_content(path)? {
-        Some(Kind::Npy) => Ok(Box::new(NpyReader::open(path)?)),
-        Some(Kind::Safetensors) => Ok(Box::new(SafetensorsReader::open(path)?)),
-        Some(Kind::Jsonl) => Ok(Box::new(JsonlReader::new(BufReader::new(File::open(path)?))?)),
+        Some(Kind::Npy) => Ok(Box::new(NpyReader::open_with(path, known)?)),
+        Some(Kind::Safetensors) => Ok(Box::new(SafetensorsReader::open_with(path, known)?)),
+        Some(Kind::Jsonl) => Ok(Box::new(JsonlReader::with(BufReader::new(File::open(path)?), known)?)),
+        Some(Kind::Nac) if known.shape.is_some() => Err(ShapeError::Native.into()),
         Some(Kind::Nac) => Ok(Box::new(NacTokens::new(File::open(path)?, salvage)?)),
         None if std::fs::metadata(path)?.len() == 0 => Err(TokenError::Empty),
         None => {
@@ -223,5 +255,7 @@ fn from_hex(text: &str) -> Option<[u8; 16]> {
     Some(out)
 }
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek, Write};
 
-use super::{Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of};
+use super::{Shape, ShapeError, Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of};
 use crate::{
     Codes, Segment,
     nac::{Error, GROUP_LEN, Header, Item, Layout, Method, NacReader, NacWriter},
@@ -34,11 +34,11 @@ impl<W: Write + Seek> NacTokensWriter<W> {
     /// # Errors
     /// [`TokenError::Nac`] if a field is missing or out of range; [`TokenError::Io`].
     pub fn new(out: W, stream: &StreamInfo) -> Result<Self, TokenError> {
-        let mut storage = vec![0; stream.groups.len() * GROUP_LEN];
-        let layout = Layout::new(&stream.groups, &mut storage)?;
-        if layout.codes_per_frame() != stream.codebooks {
-            return Err(TokenError::Codebooks { expected: stream.codebooks, got: layout.codes_per_frame() });
+        if stream.shape != Shape::default() {
+            return Err(ShapeError::Native.into());
         }
+        let mut storage = vec![0; stream.levels.len() * GROUP_LEN];
+        let layout = Layout::new(&stream.levels, &mut storage)?;
         let (sample_rate, hop) = (stream.sample_rate.unwrap_or(0), stream.hop.unwrap_or(0));
         let header = Header {
             fingerprint: stream.fingerprint.unwrap_or_default(),
@@ -104,7 +104,8 @@ impl<R: Read> NacTokens<R> {
             channels: Some(header.channels.into()),
             hop: Some(header.hop),
             codebooks: header.layout.codes_per_frame(),
-            groups: header.layout.groups().collect(),
+            levels: header.layout.groups().collect(),
+            shape: Shape::default(),
             segmented: header.segments,
             frames: None,
             samples: header.samples,

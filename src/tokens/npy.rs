@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of,
-    grid::{Grid, Int},
+    Arranger, Known, PartOfFile, Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of,
+    grid::{Array, Grid, Int},
+    stated::arranger,
 };
 use crate::{Codes, mapped::map};
 
@@ -16,11 +17,13 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const HEADER: usize = 128;
 
 /// Writes `i32` codes of shape `[codebooks, frames]`, in Fortran order so that frames can be appended;
-/// `numpy.load` gives the same array either way.
+/// `numpy.load` gives the same array either way. In another [`Shape`](super::Shape) they are ids; a sequence has one axis.
 pub struct NpyWriter<W> {
     out: W,
-    codebooks: usize,
-    frames: u64,
+    arranger: Arranger,
+    ids: Vec<u32>,
+    /// Ids written.
+    written: u64,
     bytes: Vec<u8>,
 }
 
@@ -28,24 +31,39 @@ impl<W: Write + Seek> NpyWriter<W> {
     /// Begins a file.
     ///
     /// # Errors
-    /// [`TokenError::NoPlaceForScales`] for a segmented stream; [`TokenError::Io`].
+    /// [`TokenError::NoPlaceForScales`] for a segmented stream; [`TokenError::Shape`]; [`TokenError::Io`].
     pub fn new(out: W, stream: &StreamInfo) -> Result<Self, TokenError> {
         if stream.segmented {
             return Err(TokenError::NoPlaceForScales);
         }
-        let mut writer = Self { out, codebooks: stream.codebooks, frames: 0, bytes: Vec::new() };
+        let arranger = arranger(stream)?;
+        let mut writer = Self { out, arranger, ids: Vec::new(), written: 0, bytes: Vec::new() };
         writer.header()?;
         Ok(writer)
     }
 
     fn header(&mut self) -> Result<(), TokenError> {
-        let shape = format!("({}, {})", self.codebooks, self.frames);
+        let arrangement = self.arranger.arrangement();
+        let rows = arrangement.codes();
+        let shape = if arrangement.is_sequence() {
+            format!("({},)", self.written)
+        } else {
+            format!("({rows}, {})", self.written / rows as u64)
+        };
         let text = format!("{{'descr': '<i4', 'fortran_order': True, 'shape': {shape}, }}");
         let length = HEADER - MAGIC.len() - 4;
         self.out.write_all(MAGIC)?;
         self.out.write_all(&[1, 0])?;
         self.out.write_all(&(length as u16).to_le_bytes())?;
         writeln!(self.out, "{text:<width$}", width = length - 1)?;
+        Ok(())
+    }
+
+    fn ids(&mut self) -> Result<(), TokenError> {
+        self.written += self.ids.len() as u64;
+        self.bytes.clear();
+        self.bytes.extend(self.ids.drain(..).flat_map(u32::to_le_bytes));
+        self.out.write_all(&self.bytes)?;
         Ok(())
     }
 }
@@ -55,14 +73,14 @@ impl<W: Write + Seek> TokenWriter for NpyWriter<W> {
         if !codes.segments.is_empty() {
             return Err(TokenError::NoPlaceForScales);
         }
-        self.frames += frames_of(codes, self.codebooks)? as u64;
-        self.bytes.clear();
-        self.bytes.extend(codes.data.iter().flat_map(|&c| i32::from(c).to_le_bytes()));
-        self.out.write_all(&self.bytes)?;
-        Ok(())
+        frames_of(codes, self.arranger.arrangement().codes())?;
+        self.arranger.push(&codes.data, &mut self.ids)?;
+        self.ids()
     }
 
     fn finish(&mut self, _samples: u64) -> Result<(), TokenError> {
+        self.arranger.finish(&mut self.ids);
+        self.ids()?;
         self.out.seek(SeekFrom::Start(0))?;
         self.header()?;
         self.out.flush()?;
@@ -84,12 +102,26 @@ impl NpyReader {
     /// # Errors
     /// [`TokenError::Io`], [`TokenError::Malformed`].
     pub fn open(path: &Path) -> Result<Self, TokenError> {
+        Self::open_with(path, &Known::default())
+    }
+
+    /// Opens a file of a known shape.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`TokenError::Shape`].
+    pub fn open_with(path: &Path, known: &Known) -> Result<Self, TokenError> {
         let map = map(path)?;
         let (header, offset) = split(&map).map_err(malformed)?;
-        let (int, fortran, shape) = parse(header).map_err(malformed)?;
+        let (int, column_major, axes) = parse(header).map_err(malformed)?;
         // The last two axes decide the order; of one axis both orders are one.
-        let grid = Grid::new(map, offset, int, &shape, fortran).map_err(malformed)?;
-        let info = StreamInfo { codebooks: grid.codebooks, frames: Some(grid.frames as u64), ..StreamInfo::default() };
+        let array = Array { kind: "npy", map, offset, int, axes: &axes, column_major };
+        let grid = Grid::new(array, known, &PartOfFile::default())?;
+        let info = StreamInfo {
+            codebooks: grid.codebooks(),
+            shape: grid.shape().clone(),
+            frames: Some(grid.frames() as u64),
+            ..StreamInfo::default()
+        };
         Ok(Self { grid, info })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! | tensor | type and shape | |
 //! |---|---|---|
-//! | `codes` | I32 `[codebooks, frames]` | |
+//! | `codes` | I32 `[codebooks, frames]`, or ids of another [`Shape`] | |
 //! | `segment_frames` | I32 `[segments]` | of a segmented stream |
 //! | `segment_scales` | F32 `[segments]` | of a segmented stream |
 //!
 //! Metadata, all text: `codec.tokens` = `1`, `codec.fingerprint` (32 hexadecimal digits), `codec.sample_rate`,
-//! `codec.channels`, `codec.hop`, `codec.samples`. Reading needs `codes` only, of any integer type.
+//! `codec.channels`, `codec.hop`, `codec.samples`; and as JSON `codec.levels` (of the codes of a frame, in their order, each
+//! `{"first_book":0,"books":8,"steps":1,"size":1024}`) and, if it is not the plain grid, `codec.shape` (a [`Shape`], say
+//! `{"pattern":{"delay":[0,1]},"pad":1024}` or `{"pattern":"tree","offsets":true}`). Reading needs `codes` only, of any integer type.
 
 use std::{
     fs::File,
@@ -19,8 +21,10 @@ use ::safetensors::{Dtype, SafeTensors};
 use memmap2::Mmap;
 
 use super::{
-    BLOCK, Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of, from_hex,
-    grid::{Grid, Int},
+    Arranger, BLOCK, Known, PartOfFile, Shape, Step, StreamInfo, TokenError, TokenReader, TokenWriter, frames_of,
+    from_hex,
+    grid::{Array, Grid, Int},
+    stated::{StatedLevel, arranger, state},
     to_hex,
 };
 use crate::{Codes, Segment, mapped::map};
@@ -31,15 +35,31 @@ pub struct SafetensorsWriter<W> {
     out: W,
     spool: File,
     stream: StreamInfo,
-    frames: u64,
+    arranger: Arranger,
+    ids: Vec<u32>,
+    /// Columns of ids.
+    columns: u64,
     segments: Vec<Segment>,
     bytes: Vec<u8>,
 }
 
 impl<W: Write + Seek> SafetensorsWriter<W> {
     /// Begins a file. `spool` is an empty scratch file, open for reading and writing.
-    pub fn new(out: W, spool: File, stream: &StreamInfo) -> Self {
-        Self { out, spool, stream: stream.clone(), frames: 0, segments: Vec::new(), bytes: Vec::new() }
+    ///
+    /// # Errors
+    /// [`TokenError::Shape`].
+    pub fn new(out: W, spool: File, stream: &StreamInfo) -> Result<Self, TokenError> {
+        let arranger = arranger(stream)?;
+        let (ids, segments, bytes) = Default::default();
+        Ok(Self { out, spool, stream: stream.clone(), arranger, ids, columns: 0, segments, bytes })
+    }
+
+    fn spool(&mut self) -> Result<(), TokenError> {
+        self.columns += (self.ids.len() / self.stream.codebooks) as u64;
+        self.bytes.clear();
+        self.bytes.extend(self.ids.drain(..).flat_map(u32::to_le_bytes));
+        self.spool.write_all(&self.bytes)?;
+        Ok(())
     }
 
     fn header(&self, samples: u64) -> Result<Vec<u8>, TokenError> {
@@ -53,6 +73,14 @@ impl<W: Write + Seek> SafetensorsWriter<W> {
         put("channels", self.stream.channels.map(|v| v.to_string()));
         put("hop", self.stream.hop.map(|v| v.to_string()));
         put("samples", Some(samples.to_string()));
+        let arrangement = self.arranger.arrangement();
+        if !self.stream.levels.is_empty() {
+            let levels = serde_json::to_string(&state(&self.stream.levels)).map_err(std::io::Error::other)?;
+            put("levels", Some(levels));
+        }
+        if *arrangement.shape() != Shape::default() {
+            put("shape", Some(serde_json::to_string(arrangement.shape()).map_err(std::io::Error::other)?));
+        }
         let mut header = serde_json::Map::new();
         header.insert("__metadata__".into(), metadata.into());
         let mut offset = 0;
@@ -62,7 +90,11 @@ impl<W: Write + Seek> SafetensorsWriter<W> {
             header.insert(name.into(), entry);
             offset = end;
         };
-        tensor("codes", "I32", &[self.stream.codebooks as u64, self.frames]);
+        let rows = self.stream.codebooks as u64;
+        match arrangement.is_sequence() {
+            true => tensor("codes", "I32", &[rows * self.columns]),
+            false => tensor("codes", "I32", &[rows, self.columns]),
+        }
         if self.stream.segmented {
             tensor("segment_frames", "I32", &[self.segments.len() as u64]);
             tensor("segment_scales", "F32", &[self.segments.len() as u64]);
@@ -75,38 +107,39 @@ impl<W: Write + Seek> SafetensorsWriter<W> {
 
 impl<W: Write + Seek> TokenWriter for SafetensorsWriter<W> {
     fn write(&mut self, codes: &Codes) -> Result<(), TokenError> {
-        self.frames += frames_of(codes, self.stream.codebooks)? as u64;
-        self.bytes.clear();
-        self.bytes.extend(codes.data.iter().flat_map(|c| c.to_le_bytes()));
-        self.spool.write_all(&self.bytes)?;
+        frames_of(codes, self.stream.codebooks)?;
+        self.arranger.push(&codes.data, &mut self.ids)?;
         self.segments.extend(codes.segments.iter().copied());
-        Ok(())
+        self.spool()
     }
 
     fn finish(&mut self, samples: u64) -> Result<(), TokenError> {
+        self.arranger.finish(&mut self.ids);
+        self.spool()?;
         let header = self.header(samples)?;
         self.out.write_all(&(header.len() as u64).to_le_bytes())?;
         self.out.write_all(&header)?;
         let start = 8 + header.len() as u64;
-        let codebooks = self.stream.codebooks;
+        let rows = self.stream.codebooks;
         self.spool.seek(SeekFrom::Start(0))?;
         let mut done = 0;
-        while done < self.frames {
-            let frames = (self.frames - done).min(16 * BLOCK as u64);
-            self.bytes.resize(frames as usize * codebooks * 2, 0);
+        while done < self.columns {
+            let columns = (self.columns - done).min(16 * BLOCK as u64);
+            self.bytes.resize(columns as usize * rows * 4, 0);
             self.spool.read_exact(&mut self.bytes)?;
-            let mut row = Vec::with_capacity(frames as usize * 4);
-            for codebook in 0..codebooks {
-                row.clear();
-                for frame in self.bytes.chunks_exact(2 * codebooks) {
-                    if let Some(&[a, b]) = frame.get(2 * codebook..2 * codebook + 2) {
-                        row.extend([a, b, 0, 0]);
-                    }
-                }
-                self.out.seek(SeekFrom::Start(start + 4 * (codebook as u64 * self.frames + done)))?;
-                self.out.write_all(&row)?;
+            done += columns;
+            if self.arranger.arrangement().is_sequence() {
+                self.out.write_all(&self.bytes)?;
+                continue;
             }
-            done += frames;
+            let mut line = Vec::with_capacity(columns as usize * 4);
+            for row in 0..rows {
+                line.clear();
+                let ids = self.bytes.chunks_exact(4 * rows).filter_map(|column| column.get(4 * row..4 * row + 4));
+                ids.for_each(|id| line.extend_from_slice(id));
+                self.out.seek(SeekFrom::Start(start + 4 * (row as u64 * self.columns + done - columns)))?;
+                self.out.write_all(&line)?;
+            }
         }
         if self.stream.segmented {
             for segment in &self.segments {
@@ -145,6 +178,14 @@ impl SafetensorsReader {
     /// # Errors
     /// [`TokenError::Io`], [`TokenError::Malformed`].
     pub fn open(path: &Path) -> Result<Self, TokenError> {
+        Self::open_with(path, &Known::default())
+    }
+
+    /// Opens a file of a known shape.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`TokenError::Shape`].
+    pub fn open_with(path: &Path, known: &Known) -> Result<Self, TokenError> {
         let map = map(path)?;
         let (length, metadata) = SafeTensors::read_metadata(&map).map_err(|e| malformed(e.to_string()))?;
         let start = 8 + length;
@@ -198,16 +239,28 @@ impl SafetensorsReader {
             _ => return Err(malformed("`segment_frames` (I32) and `segment_scales` (F32) do not match".into())),
         };
         let offset = start + codes.data_offsets.0;
-        let shape = codes.shape.clone();
-        let grid = Grid::new(map, offset, int, &shape, false).map_err(malformed)?;
+        let stated = |key: &str| texts.get(&format!("codec.{key}"));
+        let shape: Option<Shape> = stated("shape")
+            .map(|text| serde_json::from_str(text).map_err(|e| malformed(format!("`codec.shape` is no shape: {e}"))))
+            .transpose()?;
+        let levels: Vec<StatedLevel> = stated("levels")
+            .map(|text| serde_json::from_str(text).map_err(|e| malformed(format!("`codec.levels` are no levels: {e}"))))
+            .transpose()?
+            .unwrap_or_default();
+        let file = PartOfFile::new(shape, &levels);
+        let axes = codes.shape.clone();
+        let array = Array { kind: "safetensors", map, offset, int, axes: &axes, column_major: false };
+        let grid = Grid::new(array, known, &file)?;
         if info.segmented {
             let sum = segments.iter().try_fold(0usize, |sum, s| sum.checked_add(s.frames));
-            if sum != Some(grid.frames) {
-                return Err(malformed(format!("its segments do not add up to its {} frames", grid.frames)));
+            if sum != Some(grid.frames()) {
+                return Err(malformed(format!("its segments do not add up to its {} frames", grid.frames())));
             }
         }
-        info.codebooks = grid.codebooks;
-        info.frames = Some(grid.frames as u64);
+        info.codebooks = grid.codebooks();
+        info.frames = Some(grid.frames() as u64);
+        info.shape = grid.shape().clone();
+        info.levels = file.levels;
         Ok(Self { grid, info, segments: segments.into_iter() })
     }
 }
@@ -239,7 +292,6 @@ impl TokenReader for SafetensorsReader {
             codes.segments.clear();
             return Ok(Step::End);
         };
-        debug_assert!(segment.frames <= self.grid.left());
         let step = self.grid.next(segment.frames, codes)?;
         codes.segments.push(segment);
         Ok(step)

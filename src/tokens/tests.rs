@@ -24,7 +24,7 @@ fn writer(kind: Kind, path: &Path, stream: &StreamInfo) -> Box<dyn TokenWriter> 
     let file = File::create(path).unwrap();
     match kind {
         Kind::Npy => Box::new(NpyWriter::new(file, stream).unwrap()),
-        Kind::Safetensors => Box::new(SafetensorsWriter::new(file, tempfile::tempfile().unwrap(), stream)),
+        Kind::Safetensors => Box::new(SafetensorsWriter::new(file, tempfile::tempfile().unwrap(), stream).unwrap()),
         Kind::Jsonl => Box::new(JsonlWriter::new(file, stream).unwrap()),
         Kind::Nac => unreachable!(),
     }

@@ -6,5 +6,6 @@ mod info;
 mod options;
 mod roundtrip;
 mod salvage;
+mod shapes;
 mod support;
 mod tokens_in;

@@ -1,11 +1,5 @@
 //! Sound into tokens and back, through every kind of file.
 
-use codec::{
-    Codes, Model,
-    nac::CodeGroup,
-    tokens::{NacTokensWriter, StreamInfo, TokenWriter},
-};
-
 use crate::support::*;
 
 #[test]
@@ -50,60 +44,6 @@ fn codes_agree_between_kinds_and_with_what_is_asked_for() {
         assert_eq!(*line, format!("[{code}]"));
     }
     assert_eq!(lines[51], r#"{"end":{"frames":50,"samples":4000}}"#);
-}
-
-/// Levels of two rates: frames of two hops, a code for both and one for each.
-#[test]
-fn levels_of_several_rates() {
-    let bench = Bench::new();
-    levels_model(&bench.path("levels.safetensors"));
-    let codec = |args: &[&str]| {
-        let model = ["--model", "levels.safetensors"];
-        bench.codec(&[args, &model].concat())
-    };
-    let pcm = bench.steps("in.wav", 9_999);
-    for kind in ["nac", "safetensors", "jsonl", "npy"] {
-        let tokens = format!("t.{kind}");
-        let report = codec(&["encode", "in.wav", &tokens, "--json"]).ok().json();
-        assert_eq!(
-            (report["files"][0]["frames"].as_u64(), report["files"][0]["codebooks"].as_u64()),
-            (Some(63), Some(3))
-        );
-        codec(&["decode", &tokens, "out.wav", "--force", "--sample-format", "f32"]).ok();
-        let out = read(&bench.path("out.wav")).0;
-        assert_eq!(out.len(), if kind == "npy" { 10_080 } else { 9_999 }, "{kind}");
-        // The second book does not reach from the mean of two hops to hops that differ.
-        let same = |n: usize| n / 160 * 160 / 400 == (n / 160 * 160 + 159) / 400;
-        for (n, (a, b)) in pcm.iter().zip(&out).enumerate().take(9_900).filter(|(n, _)| same(*n)) {
-            assert!((a - b).abs() < 0.005, "{kind}, sample {n}: {a} became {b}");
-        }
-    }
-    let info = codec(&["info", "levels.safetensors", "--json"]).ok().json();
-    // 50 frames a second of 4 and of 12 bits.
-    assert_eq!((info["bitrates"][0]["kbps"].as_f64(), info["bitrates"][1]["kbps"].as_f64()), (Some(0.2), Some(0.6)));
-    codec(&["encode", "in.wav", "one.nac", "--codebooks", "1"]).ok();
-    codec(&["decode", "one.nac", "one.wav"]).ok();
-    assert_eq!(read(&bench.path("one.wav")).0.len(), 9_999);
-    codec(&["encode", "in.wav", "two.nac", "--codebooks", "2"]).fails(1, &["2 codes", "ask for 1 or for 3"]);
-    let head = r#"{"format":"codec-tokens","version":1,"codebooks":2}"#;
-    std::fs::write(bench.path("two.jsonl"), format!("{head}\n[1,2]\n")).unwrap();
-    codec(&["decode", "two.jsonl", "x.wav"]).fails(1, &["2 codes", "ask for 1 or for 3"]);
-
-    // As many codes a frame, but of one rate.
-    let fingerprint = Model::load(bench.path("levels.safetensors")).unwrap().fingerprint().0;
-    let stream = StreamInfo {
-        fingerprint: Some(fingerprint),
-        sample_rate: Some(RATE),
-        channels: Some(1),
-        hop: Some(2 * HOP),
-        codebooks: 3,
-        groups: vec![CodeGroup::single_rate(3, 16)],
-        ..StreamInfo::default()
-    };
-    let mut flat = NacTokensWriter::new(std::fs::File::create(bench.path("flat.nac")).unwrap(), &stream).unwrap();
-    flat.write(&Codes { codebooks: 3, data: vec![1, 2, 3], segments: vec![] }).unwrap();
-    flat.finish(160).unwrap();
-    codec(&["decode", "flat.nac", "x.wav"]).fails(1, &["books 0 to 2 of 16 entries, 1 times", "2 times a frame"]);
 }
 
 #[test]

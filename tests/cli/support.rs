@@ -121,66 +121,59 @@ impl Run {
 /// A codec that keeps the mean of each hop in two codebooks of 16 entries: the second refines the first. `gain`
 /// makes another model of it.
 pub fn model(path: &Path, gain: f32) {
-    model_with(path, gain, Framing::Stream);
+    model_with(path, gain, Framing::Stream, &[1, 1]);
+}
+
+/// The same with a third codebook; the first has a code for four hops and the second for two, so that a frame is four hops
+/// and 1 + 2 + 4 codes.
+pub fn levels_model(path: &Path) {
+    model_with(path, 1.0, Framing::Stream, &[4, 2, 1]);
 }
 
 /// The same codec in overlapping segments of ten hops, each brought to unit loudness.
 pub fn segmented_model(path: &Path) {
-    model_with(path, 1.0, Framing::Segments { length: 10 * HOP, stride: 9 * HOP, normalize: true });
+    model_with(path, 1.0, Framing::Segments { length: 10 * HOP, stride: 9 * HOP, normalize: true }, &[1, 1]);
 }
 
-/// The same codec with its first codebook at half the rate of the second: frames of two hops and three codes.
-pub fn levels_model(path: &Path) {
-    let mut spec = spec(Framing::Stream);
-    spec.hop = 2 * HOP;
-    spec.codebook_choices = vec![1, 3];
-    if let Some(encoder) = &mut spec.encoder {
-        encoder.insert(0, Layer::PadEnd { multiple: 2 * HOP });
-    }
-    if let Quantizer::Residual { stages, .. } = &mut spec.quantizer {
-        stages[0] = Quantizer::Rated { stride: 2, inner: Box::new(stages[0].clone()) };
-    }
-    write(path, 1.0, &spec);
-}
-
-fn model_with(path: &Path, gain: f32, framing: Framing) {
-    write(path, gain, &spec(framing));
-}
-
-fn spec(framing: Framing) -> CodecSpec {
-    let stage = |name: &str| {
-        Quantizer::Vq(Vq {
-            name: name.into(),
+fn model_with(path: &Path, gain: f32, framing: Framing, strides: &[u32]) {
+    let hop = HOP as usize;
+    let rows = strides.iter().copied().max().unwrap();
+    let stage = |(i, &stride): (usize, &u32)| {
+        let vq = Quantizer::Vq(Vq {
+            name: ["first", "second", "third"][i].into(),
             size: 16,
             dim: 1,
             metric: Metric::Euclidean,
             project_in: None,
             project_out: None,
-        })
+        });
+        if rows == 1 { vq } else { Quantizer::Rated { stride, inner: Box::new(vq) } }
     };
-    CodecSpec {
+    let pad = (rows > 1).then_some(Layer::PadEnd { multiple: rows * HOP });
+    let conv = Layer::Conv(Conv {
+        name: "encoder".into(),
+        input: 1,
+        output: 1,
+        kernel: HOP,
+        stride: HOP,
+        dilation: 1,
+        groups: 1,
+        bias: false,
+        padding: Padding { mode: PadMode::Zero, left: 0, right: 0, complete: rows == 1 },
+        int8: None,
+    });
+    let spec = CodecSpec {
         version: SPEC_VERSION,
         name: "mean of a hop".into(),
         sample_rate: RATE,
         channels: 1,
-        hop: HOP,
+        hop: rows * HOP,
         latent: 1,
         framing,
-        codebook_choices: vec![1, 2],
-        encoder: Some(vec![Layer::Conv(Conv {
-            name: "encoder".into(),
-            input: 1,
-            output: 1,
-            kernel: HOP,
-            stride: HOP,
-            dilation: 1,
-            groups: 1,
-            bias: false,
-            padding: Padding { mode: PadMode::Zero, left: 0, right: 0, complete: true },
-            int8: None,
-        })]),
+        codebook_choices: if rows == 1 { vec![1, 2] } else { vec![] },
+        encoder: Some(pad.into_iter().chain([conv]).collect()),
         quantizer: Quantizer::Residual {
-            stages: vec![stage("first"), stage("second")],
+            stages: strides.iter().enumerate().map(stage).collect(),
             project_in: None,
             project_out: None,
             rounding: ResidualRounding::Plain,
@@ -197,11 +190,7 @@ fn spec(framing: Framing) -> CodecSpec {
             trim_right: 0,
             blocks: None,
         })]),
-    }
-}
-
-fn write(path: &Path, gain: f32, spec: &CodecSpec) {
-    let hop = HOP as usize;
+    };
     let book = |step: f32| (0..16).map(|i| (i as f32 - 7.5) * step).collect::<Vec<_>>();
     let mut tensors = TensorMap::default();
     let mut put = |name: &str, shape: &[usize], values: &[f32]| {
@@ -211,7 +200,10 @@ fn write(path: &Path, gain: f32, spec: &CodecSpec) {
     put("decoder.weight", &[1, 1, hop], &vec![gain; hop]);
     put("first.codebook", &[16, 1], &book(2.0 / 16.0));
     put("second.codebook", &[16, 1], &book(2.0 / 256.0));
-    write_model(path, spec, &tensors, &Provenance::default()).unwrap();
+    if strides.len() > 2 {
+        put("third.codebook", &[16, 1], &book(2.0 / 4096.0));
+    }
+    write_model(path, &spec, &tensors, &Provenance::default()).unwrap();
 }
 
 /// Samples and rate of an audio file.
