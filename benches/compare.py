@@ -101,8 +101,12 @@ class HifiEncoder(nn.Module):
 def peer(case):
     """Sample rate, the networks (encoder, decoder), and encode and decode as the library has them."""
     if case == "encodec_24khz":
-        sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))  # encodec wants it for reading files alone
+        stub = "torchaudio" not in sys.modules  # encodec wants it for reading files alone
+        if stub:
+            sys.modules["torchaudio"] = types.ModuleType("torchaudio")
         from encodec import EncodecModel
+        if stub:
+            del sys.modules["torchaudio"]
         m = EncodecModel.encodec_model_24khz(pretrained=False)
         m.set_target_bandwidth(6.0)
         calm(m)
