@@ -122,7 +122,7 @@ impl Seanet {
         if width > 1 << 15 {
             return Err(unsupported(fields[1], format!("{width} channels behind {} stages", self.ratios.len())));
         }
-        if self.compress == 0 || self.filters % self.compress != 0 {
+        if self.compress == 0 || !self.filters.is_multiple_of(self.compress) {
             return Err(unsupported(fields[2], format!("{} does not divide {}", self.compress, self.filters)));
         }
         if self.units > 16 || product(&vec![self.dilation_base; self.units as usize]).is_none() {

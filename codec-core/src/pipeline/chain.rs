@@ -184,10 +184,10 @@ impl Chain {
                 Kind::Attention(l) => Some((l.tmp, l.tmp_len(n))),
                 _ => None,
             };
-            if let Some((tmp, n)) = tmp {
-                if let Some(r) = rows.get_mut(tmp) {
-                    *r = n;
-                }
+            if let Some((tmp, n)) = tmp
+                && let Some(r) = rows.get_mut(tmp)
+            {
+                *r = n;
             }
         }
         rows

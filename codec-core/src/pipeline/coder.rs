@@ -151,7 +151,7 @@ impl Encoder {
         if let Some(index) = pcm.iter().position(|v| !v.is_finite()) {
             return Err(RunError::NotFinite { index });
         }
-        if pcm.len() % self.channels != 0 {
+        if !pcm.len().is_multiple_of(self.channels) {
             return Err(RunError::BufferTooShort { needed: pcm.len().next_multiple_of(self.channels), got: pcm.len() });
         }
         let needed = self.max_frames(pcm.len() / self.channels).saturating_mul(state.codebooks);
