@@ -3,15 +3,13 @@
 //!
 //! `cargo bench --bench speed -- [--threads N] [--seconds S] [CASE ...]`, cases as in `tests/golden`.
 
-#[path = "../codec-core/tests/support/golden.rs"]
-mod golden;
-#[path = "../tests/support/models.rs"]
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::Instant;
 
 use codec::Options;
-use golden::Case;
+use support::golden::{self, Case};
 
 fn main() {
     let (mut threads, mut seconds, mut cases) = (1, 10.0, Vec::new());

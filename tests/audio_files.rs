@@ -1,11 +1,17 @@
-//! Compressed audio is read with its true rate, channels, length and content. The files are synthetic tones.
+//! Compressed audio is read with its true rate, channels, length and content; wav files are exchanged, sample for
+//! sample, with an independent implementation. All sounds are synthetic.
 
-use codec::audio::AudioReader;
 use std::path::Path;
 
+use codec::audio::{AudioReader, SampleFormat, WavWriter};
+use hound::SampleFormat::{Float, Int};
+
 fn read(name: &str) -> (u32, usize, Vec<f32>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    let mut reader = AudioReader::open(&path).unwrap();
+    read_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name))
+}
+
+fn read_file(path: &Path) -> (u32, usize, Vec<f32>) {
+    let mut reader = AudioReader::open(path).unwrap();
     let (rate, channels) = (reader.info().sample_rate, reader.info().channels);
     let mut all = Vec::new();
     while let Some(block) = reader.next_block().unwrap() {
@@ -53,5 +59,70 @@ fn lossy_formats_hold_their_tones() {
             assert!((own - gain * expected).abs() < 0.01, "{name}, channel {channel}: {own}");
             assert!(amplitude(middle, channels, channel, rate, other) < 0.01, "{name}, channel {channel}");
         }
+    }
+}
+
+/// Integers of `bits` bits: the ends of the range, what is around zero, and others; two channels.
+fn integers(bits: u16) -> Vec<i32> {
+    let full = 1_i64 << (bits - 1);
+    let mut values = vec![-full, full - 1, 0, -1, 1, full / 2, -full / 3, 1 - full];
+    let mut state = 1_u64;
+    values.extend((0..1992).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as i64 % full
+    }));
+    values.into_iter().map(|v| v as i32).collect()
+}
+
+fn floats() -> Vec<f32> {
+    integers(32).into_iter().map(|v| v as f32 / 1e9).collect()
+}
+
+#[test]
+fn hound_reads_what_we_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ours.wav");
+    for (format, bits) in [(SampleFormat::I16, 16), (SampleFormat::I24, 24), (SampleFormat::F32, 32)] {
+        let integers = integers(bits);
+        let full = (1_i64 << (bits - 1)) as f32;
+        let pcm = if bits == 32 { floats() } else { integers.iter().map(|&v| v as f32 / full).collect() };
+        let mut wav = WavWriter::new(std::fs::File::create(&path).unwrap(), format, 44_100, 2, None).unwrap();
+        pcm.chunks(300).for_each(|block| wav.write(block).unwrap());
+        let (_, report) = wav.finish_file().unwrap();
+        assert_eq!((report.frames, report.clipped), (1000, 0));
+
+        let mut theirs = hound::WavReader::open(&path).unwrap();
+        let spec = theirs.spec();
+        assert_eq!((spec.channels, spec.sample_rate, spec.bits_per_sample), (2, 44_100, bits));
+        assert_eq!(theirs.duration(), 1000);
+        if bits == 32 {
+            assert_eq!(spec.sample_format, Float);
+            assert_eq!(theirs.samples::<f32>().collect::<Result<Vec<_>, _>>().unwrap(), pcm);
+        } else {
+            assert_eq!(spec.sample_format, Int);
+            assert_eq!(theirs.samples::<i32>().collect::<Result<Vec<_>, _>>().unwrap(), integers);
+        }
+    }
+}
+
+#[test]
+fn we_read_what_hound_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theirs.wav");
+    for (format, bits) in [(Int, 8), (Int, 16), (Int, 24), (Int, 32), (Float, 32)] {
+        let spec = hound::WavSpec { channels: 2, sample_rate: 22_050, bits_per_sample: bits, sample_format: format };
+        let mut theirs = hound::WavWriter::create(&path, spec).unwrap();
+        let expected = if format == Float {
+            let values = floats();
+            values.iter().for_each(|&v| theirs.write_sample(v).unwrap());
+            values
+        } else {
+            let values = integers(bits);
+            values.iter().for_each(|&v| theirs.write_sample(v).unwrap());
+            let full = (1_i64 << (bits - 1)) as f64;
+            values.into_iter().map(|v| (f64::from(v) / full) as f32).collect()
+        };
+        theirs.finalize().unwrap();
+        assert_eq!(read_file(&path), (22_050, 2, expected), "{format:?} {bits}");
     }
 }

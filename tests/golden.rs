@@ -3,15 +3,14 @@
 //!
 //! `CODEC_ISA` forces an instruction set.
 
-#[path = "../codec-core/tests/support/golden.rs"]
-mod golden;
-#[path = "support/models.rs"]
 mod support;
 
 use codec::{Codes, Model, Options};
 use codec_core::{kernel::Isa, pipeline::Chain};
-use golden::{Array, Case, assert_close, assert_codes};
-use support::{import_case, import_changed};
+use support::{
+    golden::{self, Array, Case, assert_close, assert_codes},
+    import_case, import_changed,
+};
 
 fn options() -> Options {
     let isa =

@@ -17,7 +17,11 @@ use codec::{
     model_file::{ModelFile, write_model},
 };
 use serde_json::Value;
-use support::{Tensors, fold, manifest, safetensors, shared, tensors, torch};
+use support::{
+    Tensors,
+    golden::{fold, shared_part},
+    manifest, safetensors, tensors, torch,
+};
 
 /// Imports a file of this name and content, with a `config.json` beside it if given.
 fn import_file(name: &str, bytes: &[u8], config: Option<&str>, system: Option<&str>) -> Result<Imported, ImportError> {
@@ -419,7 +423,7 @@ fn other_checkpoints_are_not_recognised() {
 
 #[test]
 fn the_real_lyra_from_graphs_and_from_safetensors() {
-    let Some(folder) = shared("lyra") else { return };
+    let Some(folder) = shared_part("lyra") else { return };
     let system = |name: &str| ImportOptions { system: Some(name.into()), ..ImportOptions::default() };
     let graphs = import(folder.join("model_coeffs"), &ImportOptions::default()).unwrap();
     check(&graphs, "lyra-v2", 46);
@@ -485,7 +489,7 @@ fn an_import_survives_its_model_file() {
         let first = check(&imported, &folder.path().join("a.codec"));
         assert_eq!(first, check(&imported, &folder.path().join("b.codec")));
     }
-    if let Some(lyra) = shared("lyra/model_coeffs") {
+    if let Some(lyra) = shared_part("lyra/model_coeffs") {
         check(&import(lyra, &ImportOptions::default()).unwrap(), &folder.path().join("lyra.codec"));
     }
 }

@@ -12,12 +12,7 @@ use codec_core::kernel::Isa;
 const RATES: [(u32, usize); 3] = [(3200, 16), (6000, 30), (9200, 46)];
 
 fn folder() -> Option<PathBuf> {
-    let folder = golden::shared()?.parent()?.join("lyra");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("SKIPPED: Lyra's weights are not at {}", folder.display());
-    None
+    golden::shared_part("lyra")
 }
 
 fn load(folder: &Path, system: &str) -> Model {

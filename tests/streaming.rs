@@ -1,14 +1,13 @@
 //! Every system through the facade: pieces of any size give what one piece gives, to the bit, and a reset forgets
 //! everything.
 
-#[path = "../codec-core/tests/support/golden.rs"]
-mod golden;
-#[path = "support/models.rs"]
 mod support;
 
 use codec::{Codes, Model, Options};
-use golden::Case;
-use support::import_case;
+use support::{
+    golden::{self, Case},
+    import_case,
+};
 
 /// Sizes of pieces, from a linear congruential generator: mostly small, now and then large.
 struct Pieces(u64);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     check, check_lengths, folded, import_file, renamed, shape,
-    support::{Tensors, fold, manifest, safetensors, tensors, torch},
+    support::{Tensors, golden::fold, manifest, safetensors, tensors, torch},
     values,
 };
 

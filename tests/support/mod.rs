@@ -1,94 +1,60 @@
-//! Synthetic checkpoints of the published systems, by the closed-form rule of the golden cases, and files of them.
+//! Synthetic checkpoints of the published systems, by the closed-form rule of the golden cases, files of them, and
+//! models imported from those.
+#![allow(dead_code)]
 
-use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
+#[path = "../../codec-core/tests/support/golden.rs"]
+pub mod golden;
 
-use serde_json::{Value, json};
+use std::{collections::BTreeMap, fs, io::Write};
+
+use codec::{
+    Model,
+    import::{ImportOptions, import},
+    model_file::write_model,
+};
+use serde_json::Value;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 /// Shape and values by name.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// The folder of shared test data, or `None` with a note that the test is skipped.
-pub fn shared(part: &str) -> Option<PathBuf> {
-    let root =
-        std::env::var("CODEC_SHARED").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").into());
-    let path = PathBuf::from(root).join(part);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 pub fn manifest(case: &str) -> Option<Value> {
-    Some(serde_json::from_slice(&fs::read(shared(&format!("golden/{case}.json"))?).unwrap()).unwrap())
-}
-
-fn splitmix64(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
-}
-
-fn values(tensor: &Value, seed: u64) -> Option<(Vec<usize>, Vec<f32>)> {
-    let shape: Vec<usize> = tensor["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
-    let count = shape.iter().product();
-    let out = match tensor["kind"].as_str().unwrap() {
-        "const" => vec![tensor["value"].as_f64()? as f32; count],
-        "uniform" => {
-            let key = tensor["hash_name"].as_str().or(tensor["name"].as_str()).unwrap();
-            let hash =
-                key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-            let (scale, offset) = (tensor["scale"].as_f64().unwrap() as f32, tensor["offset"].as_f64().unwrap() as f32);
-            let value = |i: usize| {
-                let h =
-                    splitmix64(hash.wrapping_add((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(seed));
-                offset + scale * ((h >> 40) as f32 / 16_777_216.0 * 2.0 - 1.0)
-            };
-            let out: Vec<f32> = (0..count).map(value).collect();
-            let ends = [out[0], out[count - 1]].map(f64::from);
-            assert_eq!(json!(ends), tensor["ends"], "{key}");
-            out
-        }
-        "weight_norm" => {
-            let (_, g) = values(&tensor["g"], seed)?;
-            let (_, v) = values(&tensor["v"], seed)?;
-            fold(&g, &v)
-        }
-        "qkv" => {
-            let part = |index: usize| values(&tensor["parts"][index], seed).unwrap();
-            let columns = shape[1];
-            // In each head of 64 rows of q and k, rows `j` and `j + 32` become `2 j` and `2 j + 1`.
-            let paired = |w: &[f32]| -> Vec<f32> {
-                let row = |head: &[f32], r: usize| head[(r % 2 * 32 + r / 2) * columns..][..columns].to_vec();
-                w.chunks_exact(64 * columns).flat_map(|head| (0..64).flat_map(move |r| row(head, r))).collect()
-            };
-            [paired(&part(0).1), paired(&part(1).1), part(2).1].concat()
-        }
-        other => panic!("{other}"),
-    };
-    Some((shape, out))
-}
-
-/// Weight norm along the first axis, in double precision.
-pub fn fold(g: &[f32], v: &[f32]) -> Vec<f32> {
-    let row = v.len() / g.len();
-    let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    g.iter()
-        .zip(v.chunks(row))
-        .flat_map(|(g, r)| {
-            let s = f64::from(*g) / norm(r);
-            r.iter().map(move |x| (f64::from(*x) * s) as f32)
-        })
-        .collect()
+    Some(serde_json::from_slice(&fs::read(golden::shared_part(&format!("golden/{case}.json"))?).unwrap()).unwrap())
 }
 
 /// The tensors of a case, under the names of its manifest.
 pub fn tensors(manifest: &Value) -> Tensors {
-    let seed = manifest["seed"].as_u64().unwrap();
-    let named = |t: &Value| Some((t["name"].as_str().unwrap().to_owned(), values(t, seed)?));
-    manifest["tensors"].as_array().unwrap().iter().filter_map(named).collect()
+    golden::make_tensors(manifest, |_| true)
+}
+
+/// Writes a case's checkpoint as a file, imports it, and loads the model.
+pub fn import_case(case: &golden::Case, tensors: &golden::TensorMap) -> Model {
+    import_changed(case, tensors, |_| {})
+}
+
+/// As [`import_case`], with a change to the spec.
+pub fn import_changed(
+    case: &golden::Case,
+    tensors: &golden::TensorMap,
+    change: impl Fn(&mut codec::core::spec::CodecSpec),
+) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let name = case.manifest["case"].as_str().unwrap();
+    let checkpoint = folder.path().join(format!("{name}.safetensors"));
+    let named = |name: &str| (name.to_owned(), (tensors.shape(name).to_vec(), tensors.values(name)));
+    fs::write(&checkpoint, safetensors(&tensors.names().map(named).collect())).unwrap();
+    let system = match name.trim_end_matches("_transformers").replace('_', "-").as_str() {
+        "speechtokenizer-hubert-avg" => "speechtokenizer".to_string(),
+        "mimi-native" => "mimi".to_string(),
+        "academicodec-soundstream-24k-240d" => "soundstream-24k-240d".to_string(),
+        system => system.to_string(),
+    };
+    let mut imported = import(&checkpoint, &ImportOptions { system: Some(system), ..Default::default() }).unwrap();
+    change(&mut imported.spec);
+    let path = folder.path().join("model.safetensors");
+    write_model(&path, &imported.spec, &imported.tensors, &imported.provenance).unwrap();
+    // The mapping outlives the file's name.
+    Model::load(&path).unwrap()
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {

@@ -13,15 +13,20 @@ pub fn committed() -> PathBuf {
     repository().join("tests/golden")
 }
 
-/// The folder of all cases, `golden` in `$CODEC_SHARED` or in `../shared` beside the repository. Says so and gives
-/// `None` where it is absent.
+/// The folder of all cases, see [`shared_part`].
 pub fn shared() -> Option<PathBuf> {
+    shared_part("golden")
+}
+
+/// A part of the shared test data, in `$CODEC_SHARED` or in `../shared` beside the repository. Says so and gives `None`
+/// where it is absent.
+pub fn shared_part(part: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("CODEC_SHARED").map_or_else(|| repository().join("../shared"), PathBuf::from);
-    let golden = folder.join("golden");
-    if golden.is_dir() {
-        return Some(golden);
+    let path = folder.join(part);
+    if path.exists() {
+        return Some(path);
     }
-    eprintln!("SKIPPED: no golden cases at {} (set CODEC_SHARED to the folder that has them)", golden.display());
+    eprintln!("SKIPPED: there is no {} (set CODEC_SHARED to the folder that has it)", path.display());
     None
 }
 
@@ -113,18 +118,22 @@ impl Case {
     /// The tensors whose names pass, made by the manifest's rule and checked against their stored ends.
     /// Tensors that the peer computes itself (`value: null`) are left out.
     pub fn tensors_where(&self, wanted: impl Fn(&str) -> bool) -> TensorMap {
-        let seed = self.manifest["seed"].as_u64().expect("a seed");
         let mut map = TensorMap::default();
-        for entry in self.manifest["tensors"].as_array().expect("a list of tensors") {
-            let name = entry["name"].as_str().expect("a name");
-            if wanted(name)
-                && let Some(values) = make(entry, seed)
-            {
-                map.insert(name, &shape(entry), &values);
-            }
+        for (name, (shape, values)) in make_tensors(&self.manifest, wanted) {
+            map.insert(&name, &shape, &values);
         }
         map
     }
+}
+
+/// Shapes and values of the tensors of a manifest whose names pass, see [`Case::tensors_where`].
+pub fn make_tensors(manifest: &Value, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let seed = manifest["seed"].as_u64().expect("a seed");
+    let made = |entry: &Value| {
+        let name = entry["name"].as_str().filter(|name| wanted(name))?;
+        Some((name.to_owned(), (shape(entry), make(entry, seed)?)))
+    };
+    manifest["tensors"].as_array().expect("a list of tensors").iter().filter_map(made).collect()
 }
 
 /// Named f32 tensors in memory.
@@ -253,7 +262,7 @@ fn splitmix64(x: u64) -> u64 {
 }
 
 /// Weight norm over all axes but the first, in f64.
-fn fold(g: &[f32], v: &[f32]) -> Vec<f32> {
+pub fn fold(g: &[f32], v: &[f32]) -> Vec<f32> {
     let row = v.len() / g.len();
     let rows = g.iter().zip(v.chunks_exact(row));
     rows.flat_map(|(&g, v)| {
