@@ -16,13 +16,16 @@ use super::{Failure, Global, report};
 pub struct Args {
     /// Model, token file or audio file; which it is is found from its content
     file: PathBuf,
+    /// Compute a model's fingerprint from its content and compare it with the one that the file states
+    #[arg(long)]
+    verify: bool,
 }
 
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     let path = &args.file;
     let value = match Kind::of_content(path).map_err(|e| Failure::read(path, &e))? {
         Some(Kind::Safetensors) if !SafetensorsReader::has_codes(path).map_err(|e| Failure::tokens(path, e))? => {
-            model(path)?
+            model(path, args.verify)?
         }
         Some(kind) => tokens(path, kind)?,
         None => audio(path)?,
@@ -37,15 +40,29 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn model(path: &Path) -> Result<Value, Failure> {
+fn model(path: &Path, verify: bool) -> Result<Value, Failure> {
     let failed = |e| {
         Failure::new(
             format_args!("{}: {e}", path.display()),
             "if it is a published checkpoint, `codec import` makes a model file of it",
         )
     };
-    let info = Model::load(path).and_then(|m| m.info()).map_err(failed)?;
-    let mut value = json!({ "kind": "model" });
+    let model = Model::load(path).map_err(failed)?;
+    if verify {
+        model
+            .file()
+            .verify()
+            .map_err(|e| Failure::new(e, "import the checkpoint again, or fetch the model file again"))?;
+    }
+    let provenance = model.file().provenance();
+    let mut value = json!({
+        "kind": "model",
+        "system": provenance.system,
+        "license": provenance.license,
+        "source": provenance.source,
+        "verified": verify.then_some(true),
+    });
+    let info = model.info().map_err(failed)?;
     merge(&mut value, serde_json::to_value(info).map_err(|e| Failure::new(e, "report this"))?);
     Ok(value)
 }

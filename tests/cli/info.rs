@@ -42,3 +42,16 @@ fn what_is_nothing_known_is_an_error() {
     std::fs::write(bench.path("model"), &std::fs::read(bench.path("model.safetensors")).unwrap()[..200]).unwrap();
     bench.codec(&["info", "model"]).fails(1, &["model"]);
 }
+
+#[test]
+fn a_changed_model_is_found_out() {
+    let bench = Bench::new();
+    let path = bench.path("changed.safetensors");
+    model(&path, 1.0);
+    let verified = bench.codec(&["info", "changed.safetensors", "--verify", "--json"]).ok().json();
+    assert_eq!(verified["verified"].as_bool(), Some(true));
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    bench.codec(&["info", "changed.safetensors", "--verify"]).fails(1, &["damaged or was changed"]);
+}
