@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """compare.py [--threads N] [--seconds S] [CASE ...]: whole models beside PyTorch and ONNX Runtime, in one run.
 
-    pip install torch transformers encodec onnx onnxruntime
+    pip install torch transformers encodec snac onnx onnxruntime
     python benches/compare.py > table.md
 
 Every case is run in turn: ours, PyTorch eager, ONNX Runtime; fp32, one call on one signal, the median of five runs after a
@@ -20,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = str(args.threads)
 import numpy as np
 import onnxruntime
 import torch
+import torch.nn.utils.parametrize
 from torch import nn
 
 torch.set_num_threads(args.threads)
@@ -31,13 +32,15 @@ def calm(module):
     for m in module.modules():
         if hasattr(m, "weight_g"):
             nn.utils.remove_weight_norm(m)
+        if nn.utils.parametrize.is_parametrized(m, "weight"):
+            nn.utils.parametrize.remove_parametrizations(m, "weight")
     with torch.no_grad():
         for name, p in list(module.named_parameters()) + list(module.named_buffers()):
             if not p.is_floating_point() or "norm" in name:
                 continue
             if "embed" in name or "codebook" in name:
                 p.copy_(torch.randn(p.shape, generator=generator) * 0.5 if p.dim() == 2 else torch.ones_like(p))
-            elif name.endswith("alpha"):
+            elif name.endswith(("alpha", "usage")):
                 p.fill_(1)
             elif p.dim() >= 2:
                 p.copy_(torch.randn(p.shape, generator=generator) / math.sqrt(p[0].numel()))
@@ -120,6 +123,15 @@ def peer(case):
         }[case]
         m = calm(DacModel(DacConfig(downsampling_ratios=ratios, n_codebooks=books, sampling_rate=rate, decoder_hidden_size=1536)))
         return rate, m.encoder, m.decoder, lambda x: m.encode(x).audio_codes, lambda c: m.decode(audio_codes=c).audio_values
+    if case == "snac_24khz":
+        from snac import SNAC
+        m = calm(SNAC(sampling_rate=24000, encoder_dim=48, encoder_rates=[2, 4, 8, 8], decoder_dim=1024, decoder_rates=[8, 8, 4, 2],
+                      attn_window_size=None, codebook_size=4096, codebook_dim=8, vq_strides=[4, 2, 1], noise=True, depthwise=True))
+        return 24000, m.encoder, m.decoder, m.encode, m.decode
+    if case == "mimi":
+        from transformers import MimiConfig, MimiModel
+        m = calm(MimiModel(MimiConfig()))
+        return 24000, None, None, lambda x: m.encode(x, num_quantizers=8).audio_codes, lambda c: m.decode(c).audio_values
     if case.startswith("hificodec"):
         rate = 16000 if "16k" in case else 24000
         rates, kernels = ([8, 5, 4, 2], [16, 11, 8, 4]) if "320d" in case else ([8, 5, 3, 2], [16, 11, 7, 4])
@@ -128,14 +140,14 @@ def peer(case):
     raise SystemExit(f"no peer for {case}")
 
 
-def median(f):
+def median(f, seconds):
     f()
     times = []
     for _ in range(5):
         start = time.perf_counter()
         f()
         times.append(time.perf_counter() - start)
-    return statistics.median(times) / args.seconds
+    return statistics.median(times) / seconds
 
 
 def onnx(network, example):
@@ -159,14 +171,14 @@ with torch.inference_mode():
     for case in args.cases:
         result = ours(case)
         rate, encoder, decoder, encode, decode = peer(case)
-        n = int(rate * args.seconds)
+        n = int(rate * args.seconds) // 2048 * 2048
         t = torch.arange(n) / rate
         x = (0.2 * torch.sin(2 * math.pi * 220 * t) + 0.05 * torch.randn(n, generator=torch.Generator().manual_seed(1)))[None, None]
-        codes, latent = encode(x), encoder(x)
-        latent = latent if torch.is_tensor(latent) else latent[0]
+        codes = encode(x)
+        latent = encoder(x) if encoder else None
         for part, run, network, example in (("encode", lambda: encode(x), encoder, x), ("decode", lambda: decode(codes), decoder, latent)):
-            torch_time = median(run)
-            ort_time = None if args.no_onnx else median(onnx(network, example))
+            torch_time = median(run, n / rate)
+            ort_time = None if args.no_onnx or network is None else median(onnx(network, example), n / rate)
             r = result[part]
             ratio = "–" if ort_time is None else f"{ort_time / r['rtf']:.2f}"
             shown = "–" if ort_time is None else f"{ort_time:.4f}"

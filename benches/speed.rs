@@ -1,23 +1,25 @@
 //! Seconds of compute per second of audio of whole models, encode and decode, as JSON lines: the median of five runs
 //! after a warm-up. `compare.py` runs it in turn with the peers.
 //!
-//! `cargo bench --bench speed -- [--threads N] [--seconds S] [CASE ...]`, cases as in `tests/golden`.
+//! `cargo bench --bench speed -- [--threads N] [--seconds S] [--frames] [CASE ...]`, cases as in `tests/golden` or, where
+//! that has them, the shared folder of test data. `--frames` goes frame by frame, as on a line.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::Instant;
 
-use codec::Options;
+use codec::{Codes, Options};
 use support::golden::{self, Case};
 
 fn main() {
-    let (mut threads, mut seconds, mut cases) = (1, 10.0, Vec::new());
+    let (mut threads, mut seconds, mut by_frame, mut cases) = (1, 10.0, false, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--threads" => threads = args.next().and_then(|v| v.parse().ok()).expect("--threads N"),
             "--seconds" => seconds = args.next().and_then(|v| v.parse().ok()).expect("--seconds S"),
+            "--frames" => by_frame = true,
             // What cargo adds.
             "--bench" => {}
             _ => cases.push(arg),
@@ -27,20 +29,44 @@ fn main() {
         cases = ["encodec_24khz", "hificodec_24k_320d", "dac_16khz", "dac_44khz"].map(String::from).to_vec();
     }
     for name in cases {
-        let case = Case::load(&golden::committed(), &name);
+        let committed = golden::committed();
+        let here = committed.join(format!("{name}.json")).is_file();
+        let Some(folder) = (if here { Some(committed) } else { golden::shared() }) else { continue };
+        let case = Case::load(&folder, &name);
         let model = support::import_case(&case, &case.tensors());
         let spec = model.spec();
         let samples = (f64::from(spec.sample_rate) * seconds) as usize;
         let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1u32 << 24) as f32 - 0.5;
         let pcm: Vec<f32> =
             (0..samples * spec.channels as usize).map(|i| 0.2 * (i as f32 * 0.0576).sin() + 0.1 * noise(i)).collect();
-        // EnCodec at 6 kbit/s, as the peers; the others use all.
-        let codebooks = if name.starts_with("encodec_24") { Some(8) } else { None };
+        // EnCodec at 6 kbit/s and Mimi as Moshi has it, as the peers; the others use all.
+        let codebooks = if name.starts_with("encodec_24") || name.starts_with("mimi") { Some(8) } else { None };
         let options = Options { codebooks, threads, max_memory: 16 << 30, ..Options::default() };
         let codes = model.encode(&pcm, &options).unwrap();
         let info = model.info().unwrap();
-        let encode = || drop(model.encode(&pcm, &options).unwrap());
-        let decode = || drop(model.decode(&codes, None, &options).unwrap());
+        let encode = || {
+            if !by_frame {
+                return drop(model.encode(&pcm, &options).unwrap());
+            }
+            let mut encoder = model.encoder(&options).unwrap();
+            let mut out = Codes::new(encoder.codebooks());
+            for frame in pcm.chunks((spec.hop * spec.channels) as usize) {
+                encoder.push(frame, &mut out).unwrap();
+            }
+            encoder.finish(&mut out).unwrap();
+        };
+        let decode = || {
+            if !by_frame {
+                return drop(model.decode(&codes, None, &options).unwrap());
+            }
+            let decoding = Options { codebooks: Some(codes.codebooks), ..options.clone() };
+            let (mut decoder, mut out) = (model.decoder(&decoding).unwrap(), Vec::new());
+            for frame in codes.data.chunks(codes.codebooks) {
+                let frame = Codes { codebooks: codes.codebooks, data: frame.to_vec(), segments: vec![] };
+                decoder.push(&frame, &mut out).unwrap();
+            }
+            decoder.finish(&mut out).unwrap();
+        };
         let parts: [(&str, &dyn Fn(), f64); 2] = [
             ("encode", &encode, info.encoder.map_or(0.0, |e| e.mmac_per_second)),
             ("decode", &decode, info.decoder.map_or(0.0, |d| d.mmac_per_second)),
