@@ -57,7 +57,7 @@ pub enum Pattern {
     Flat,
     /// Rows shifted right by so many frames each, a list for all codes of a frame. None: code `k` by `k` frames, the
     /// delay pattern of MusicGen (Copet et al. 2023, "Simple and Controllable Music Generation", arXiv 2306.05284, section 2.2). Moshi
-    /// delays the acoustic books of Mimi by 1 or 2 and the semantic one by 0 (Défossez et al. 2024, arXiv 2410.00037, section 3.4.4).
+    /// delays the acoustic books of Mimi by 1 or 2 and the semantic one by 0 (Défossez et al. 2024, arXiv 2410.00037, acoustic delay in "Audio modeling").
     /// Neither has here the column of pads that a model is given before the first one.
     Delay(Vec<u32>),
     /// One sequence, the levels of each frame depth first. For levels of 1, 2 and 4 codes the seven tokens of Orpheus: `c0[i]`, `c1[2i]`,

@@ -135,7 +135,8 @@ fn bad_npy_says_what_is_wrong() {
     assert!(bad(npy("<f4", "False", "(2, 3)", &[0; 24])).contains("type is `<f4`"));
     assert!(bad(npy("|u1", "False", "(2, 2, 3)", &[0; 12])).contains("[2, 2, 3]"));
     assert!(bad(npy("|u1", "False", "(2, 3)", &[0; 5])).contains("cut off"));
-    assert!(bad(npy("|u1", "False", "(4294967296, 4294967296)", &[0; 5])).contains("do not fit"));
+    assert!(bad(npy("|u1", "False", "(2, 18446744073709551615)", &[0; 5])).contains("do not fit"));
+    assert!(bad(npy("|u1", "False", "(4294967296, 4294967296)", &[0; 5])).contains("4294967296 codebooks"));
     assert!(bad(npy("|u1", "False", "(0, 3)", &[])).contains("0 codebooks"));
     assert!(bad(npy("|u1", "False", "(18446744073709551616, 3)", &[])).contains("no tuple of sizes"));
     let negative: Vec<u8> = [5i32, 6, -1, 7].iter().flat_map(|v| v.to_le_bytes()).collect();
