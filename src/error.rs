@@ -26,7 +26,7 @@ pub enum Error {
     Threads(String),
     /// A model that needs the whole signal would need more memory than allowed.
     #[error(
-        "{model} needs the whole signal at once ({reason}): {seconds:.1} s would take {needed} MB of memory and {allowed} MB are allowed; \
+        "{model} needs the whole signal at once ({reason}): {seconds:.1} s would take {needed} MiB of memory and {allowed} MiB are allowed; \
          allow more, or cut the audio"
     )]
     Memory {
@@ -36,20 +36,30 @@ pub enum Error {
         reason: String,
         /// How much audio there is so far.
         seconds: f64,
-        /// Megabytes.
+        /// Mebibytes.
         needed: u64,
-        /// Megabytes.
+        /// Mebibytes.
         allowed: u64,
     },
     /// One signal would take more memory than allowed, however short it is.
-    #[error("{model} takes {needed} MB of memory for a signal and {allowed} MB are allowed; allow more")]
+    #[error("{model} takes {needed} MiB of memory for a signal and {allowed} MiB are allowed; allow more")]
     SignalMemory {
         /// The model's name.
         model: String,
-        /// Megabytes.
+        /// Mebibytes.
         needed: u64,
-        /// Megabytes.
+        /// Mebibytes.
         allowed: u64,
+    },
+    /// The length asked for is not one that the frames can make.
+    #[error("{samples} samples a channel are asked for, and {frames} frames make {made}")]
+    Length {
+        /// Asked for.
+        samples: u64,
+        /// Made of the frames.
+        made: u64,
+        /// Frames.
+        frames: usize,
     },
     /// Codes that do not fit the model.
     #[error("{0}")]

@@ -29,7 +29,8 @@ pub struct Model {
 pub struct Options {
     /// Codes a frame; `None` for all that the model has.
     pub codebooks: Option<usize>,
-    /// Width of the codebook search over residual stages; 1 is the greedy search.
+    /// Width of the codebook search over residual stages; 1 is the greedy search, and more than
+    /// [`MAX_BEAM`](codec_core::quantizer::MAX_BEAM) counts as that.
     pub beam: usize,
     /// Codebooks, from the first on, that are encoded at half the rate: neighbouring frames share their codes, which decode
     /// as ever ([`Quantizer::encode_merged`]). 0 for none.
@@ -122,17 +123,28 @@ impl Model {
     /// Decodes a whole signal to interleaved samples; `samples` (a channel) is the length that the signal had.
     ///
     /// # Errors
-    /// Those of [`Model::decoder`] and [`Decoder::push`].
+    /// Those of [`Model::decoder`] and [`Decoder::push`]; a length that the frames cannot make.
     pub fn decode(&self, codes: &Codes, samples: Option<u64>, options: &Options) -> Result<Vec<f32>, Error> {
         let options = Options { codebooks: Some(codes.codebooks), ..options.clone() };
         let mut decoder = self.decoder(&options)?;
         let mut pcm = Vec::new();
         decoder.push(codes, &mut pcm)?;
         decoder.finish(&mut pcm)?;
-        if let Some(samples) = samples.and_then(|n| usize::try_from(n).ok()) {
-            pcm.resize(samples.saturating_mul(self.spec().channels as usize), 0.0);
+        if let Some(samples) = samples {
+            let channels = self.spec().channels as usize;
+            let made = (pcm.len() / channels) as u64;
+            if samples.abs_diff(made) > self.slack() {
+                return Err(Error::Length { samples, made, frames: codes.frames() });
+            }
+            pcm.resize(samples as usize * channels, 0.0);
         }
         Ok(pcm)
+    }
+
+    /// Samples (a channel) by which a signal's length may differ from what its frames make: what the last frame was filled
+    /// up with, or what a system drops at the ends.
+    pub fn slack(&self) -> u64 {
+        u64::from(self.spec().sample_rate).max(4 * u64::from(self.spec().hop))
     }
 
     /// Frames a second.

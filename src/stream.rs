@@ -69,18 +69,17 @@ struct Limit {
 }
 
 impl Limit {
-    /// `rows` rows of input to a chain, each standing for `samples` samples.
-    fn check(&self, chain: &Chain, rows: usize, samples: usize) -> Result<(), Error> {
-        let (state, workspace) = chain.memory(rows);
-        let signal = rows.saturating_mul(samples).saturating_mul(8);
-        let needed = state.saturating_add(workspace).saturating_add(signal) as u64;
+    /// Whether `parts` bytes and a signal of `samples` samples are allowed.
+    fn check(&self, parts: [usize; 4], samples: usize) -> Result<(), Error> {
+        let signal = samples.saturating_mul(8);
+        let needed = parts.iter().fold(signal, |sum, part| sum.saturating_add(*part)) as u64;
         if needed <= self.bytes {
             return Ok(());
         }
         Err(Error::Memory {
             model: self.model.clone(),
             reason: self.reason.clone(),
-            seconds: (rows * samples) as f64 / f64::from(self.sample_rate),
+            seconds: samples as f64 / f64::from(self.sample_rate),
             needed: needed >> 20,
             allowed: self.bytes >> 20,
         })
@@ -112,6 +111,7 @@ pub struct Encoder<'m> {
     samples: u64,
     frames: u64,
     hop: u64,
+    finished: bool,
 }
 
 impl<'m> Encoder<'m> {
@@ -160,6 +160,7 @@ impl<'m> Encoder<'m> {
             samples: 0,
             frames: 0,
             hop: spec.hop.into(),
+            finished: false,
         })
     }
 
@@ -200,16 +201,18 @@ impl<'m> Encoder<'m> {
         if let Some((splitter, _)) = &mut self.splitter {
             splitter.reset();
         }
-        (self.samples, self.frames) = (0, 0);
+        (self.samples, self.frames, self.finished) = (0, 0, false);
     }
 
     fn feed(&mut self, pcm: &[f32], finish: bool, out: &mut Codes) -> Result<(), Error> {
         if !pcm.len().is_multiple_of(self.channels) {
-            let needed = pcm.len().next_multiple_of(self.channels);
-            return Err(RunError::BufferTooShort { needed, got: pcm.len() }.into());
+            return Err(RunError::PartialRow { values: pcm.len(), channels: self.channels }.into());
         }
         if let Some(index) = pcm.iter().position(|v| !v.is_finite()) {
             return Err(RunError::NotFinite { index: index + self.samples as usize * self.channels }.into());
+        }
+        if self.finished {
+            return Err(RunError::Finished.into());
         }
         out.codebooks = self.codebooks;
         self.samples += (pcm.len() / self.channels) as u64;
@@ -232,7 +235,8 @@ impl<'m> Encoder<'m> {
             })?,
             Mode::Whole(limit) => {
                 let rows = (self.whole.len() + pcm.len()) / channels;
-                limit.check(plan.chain(), rows, 1)?;
+                let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, codebooks, self.beam);
+                limit.check(parts, rows)?;
                 self.whole.extend_from_slice(pcm);
                 if finish {
                     let mut state = plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
@@ -258,6 +262,7 @@ impl<'m> Encoder<'m> {
             }
         }
         self.frames += (out.frames() - before) as u64;
+        self.finished = finish;
         Ok(())
     }
 }
@@ -287,6 +292,7 @@ pub struct Decoder<'m> {
     whole: Vec<u16>,
     codebooks: usize,
     segment_frames: usize,
+    finished: bool,
 }
 
 impl<'m> Decoder<'m> {
@@ -324,7 +330,7 @@ impl<'m> Decoder<'m> {
         };
         plan.quantizer().check_codebooks(0, codebooks)?;
         let threads = Threads::new(options.threads, options.isa)?;
-        Ok(Self { plan, threads, mode, crossfade, whole: Vec::new(), codebooks, segment_frames })
+        Ok(Self { plan, threads, mode, crossfade, whole: Vec::new(), codebooks, segment_frames, finished: false })
     }
 
     /// Codes a frame.
@@ -352,6 +358,7 @@ impl<'m> Decoder<'m> {
 
     /// Forgets the signal: the next frames start a new one.
     pub fn reset(&mut self) {
+        self.finished = false;
         match &mut self.mode {
             Mode::Steps(state) | Mode::Segments(state) => state.reset(),
             Mode::Whole(_) => self.whole.clear(),
@@ -362,6 +369,15 @@ impl<'m> Decoder<'m> {
     }
 
     fn feed(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
+        if self.finished {
+            return Err(RunError::Finished.into());
+        }
+        self.run(codes, finish, out)?;
+        self.finished = finish;
+        Ok(())
+    }
+
+    fn run(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
         if codes.codebooks != self.codebooks || !codes.data.len().is_multiple_of(self.codebooks) {
             return Err(Error::Codes(format!(
                 "{} codes of {} a frame, but the decoder was made for {} a frame",
@@ -393,8 +409,7 @@ impl<'m> Decoder<'m> {
             Mode::Whole(limit) => {
                 no_segments(codes)?;
                 let frames = (self.whole.len() + codes.data.len()) / self.codebooks;
-                let rows = plan.quantizer().rows_per_frame();
-                limit.check(plan.chain(), frames * rows, limit.hop / rows)?;
+                limit.check(decoder_memory(plan, frames), frames.saturating_mul(limit.hop))?;
                 self.whole.extend_from_slice(&codes.data);
                 if finish {
                     let mut state = plan.state(frames, self.codebooks)?;

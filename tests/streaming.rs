@@ -148,3 +148,32 @@ fn wavtokenizer_75() {
 fn s3tokenizer_v2_25hz() {
     case("s3tokenizer_v2_25hz", None, (false, false));
 }
+
+/// Step by step, segment by segment and whole: what comes after the end is an error, until a reset.
+#[test]
+fn a_finished_signal_takes_no_more() {
+    for name in ["encodec_24khz", "encodec_48khz", "hificodec_16k_320d"] {
+        let case = Case::load(&golden::committed(), name);
+        let model = import_case(&case, &case.tensors());
+        let options = Options::default();
+        let pcm = vec![0.1; 9600 * model.spec().channels as usize];
+        let mut encoder = model.encoder(&options).unwrap();
+        let mut codes = Codes::new(encoder.codebooks());
+        encoder.push(&pcm, &mut codes).unwrap();
+        encoder.finish(&mut codes).unwrap();
+        let finished = codec::Error::Run(codec::core::RunError::Finished).to_string();
+        assert_eq!(encoder.push(&pcm, &mut codes).unwrap_err().to_string(), finished, "{name}");
+        assert_eq!(encoder.finish(&mut codes).unwrap_err().to_string(), finished, "{name}");
+        encoder.reset();
+        let mut again = Codes::new(encoder.codebooks());
+        encoder.push(&pcm, &mut again).unwrap();
+        encoder.finish(&mut again).unwrap();
+        assert_eq!(again, codes, "{name}");
+
+        let (mut decoder, mut out) = (model.decoder(&options).unwrap(), Vec::new());
+        decoder.push(&codes, &mut out).unwrap();
+        decoder.finish(&mut out).unwrap();
+        assert_eq!(decoder.push(&codes, &mut out).unwrap_err().to_string(), finished, "{name}");
+        assert!(model.decode(&codes, Some(u64::MAX), &options).is_err(), "{name}");
+    }
+}

@@ -20,8 +20,10 @@ pub enum BuildError {
         /// What the file holds.
         found: alloc::string::String,
     },
-    /// The file is not a model file; the text says what is wrong and at which byte.
-    Malformed(alloc::string::String),
+    /// The model of this name has no encoder.
+    NoEncoder(alloc::string::String),
+    /// The model of this name has no decoder.
+    NoDecoder(alloc::string::String),
 }
 
 #[cfg(feature = "alloc")]
@@ -33,7 +35,8 @@ impl fmt::Display for BuildError {
             Self::TensorMismatch { name, expected, found } => {
                 write!(f, "tensor `{name}` is {found}, but the spec asks for {expected}")
             }
-            Self::Malformed(text) => write!(f, "not a readable model file: {text}"),
+            Self::NoEncoder(name) => write!(f, "`{name}` has no encoder: it only decodes"),
+            Self::NoDecoder(name) => write!(f, "`{name}` has no decoder: it only encodes"),
         }
     }
 }
@@ -63,6 +66,13 @@ pub enum RunError {
         /// The codebook's size.
         size: u32,
     },
+    /// Values that do not fill rows of all channels.
+    PartialRow {
+        /// Values given.
+        values: usize,
+        /// Channels of a row.
+        channels: usize,
+    },
     /// The number of codebooks asked for does not exist.
     Codebooks {
         /// Asked for.
@@ -84,11 +94,11 @@ pub enum RunError {
         /// Index of the sample (all channels counted) from the start of the call.
         index: usize,
     },
-    /// The model cannot do this: it has no encoder, no decoder, or its quantizer has no inverse.
+    /// The model cannot do this; the text says what.
     Unsupported(&'static str),
     /// The signal ended (`finish` was called) and the state was not reset.
     Finished,
-    /// A layer needs the whole signal in one piece and got more of it than was planned for.
+    /// A step brought more than was planned for, or a chain that needs the whole signal got it in pieces.
     TooLong {
         /// Rows that were planned for.
         planned: usize,
@@ -109,6 +119,9 @@ impl fmt::Display for RunError {
                     "code {code} of frame {frame}, codebook {codebook} is out of range: the codebook has {size} entries"
                 )
             }
+            Self::PartialRow { values, channels } => {
+                write!(f, "{values} values do not fill rows of {channels} channels")
+            }
             Self::Codebooks { asked, available } => {
                 write!(f, "{asked} codebooks asked for; the model has 1 to {available}")
             }
@@ -120,7 +133,10 @@ impl fmt::Display for RunError {
             Self::Unsupported(what) => f.write_str(what),
             Self::Finished => f.write_str("the signal was finished; reset before the next one"),
             Self::TooLong { planned } => {
-                write!(f, "this model needs the whole signal at once and {planned} rows were planned for")
+                write!(
+                    f,
+                    "more than the {planned} rows or frames planned for one step, or a second step of a model that needs the whole signal"
+                )
             }
             Self::Internal(what) => write!(f, "internal error, please report it: {what}"),
         }

@@ -84,7 +84,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     let path = args.model.path()?;
     let model = args.model.load()?;
-    let quantizer = model.quantizer().map_err(|e| Failure::engine(path, e))?;
+    let quantizer = model.decoder_plan().map_err(|e| Failure::engine(path, e))?.quantizer();
     let codebooks = args.codebooks.unwrap_or(quantizer.codebooks());
     quantizer.check_codebooks(0, codebooks).map_err(|e| Failure::engine(path, e.into()))?;
     let known = Known { shape: args.shape.shape()?, levels: levels(&model, codebooks)? };
@@ -159,7 +159,7 @@ impl Job<'_> {
         let progress = match progress {
             Some(shared) => shared,
             None => {
-                let samples = stream.samples.or(stream.frames.map(|f| f * u64::from(spec.hop)));
+                let samples = stream.samples.or(stream.frames.map(|f| f.saturating_mul(spec.hop.into())));
                 own = Progress::of_audio(self.quiet, samples.map(|n| n as f64 / f64::from(spec.sample_rate)));
                 &own
             }
@@ -171,14 +171,12 @@ impl Job<'_> {
             bytes: std::fs::metadata(input).map_err(|e| Failure::read(input, &e))?.len(),
             ..FileReport::default()
         };
-        let wav = |out: Box<dyn WriteSeek>, length| {
-            let writer = WavWriter::new(out, self.format, spec.sample_rate, spec.channels as u16, length);
-            writer.map_err(|e| Failure::write(name, &e))
-        };
         let written = match output {
             Some(path) => {
                 let target = Output::create(path, self.force)?;
-                let mut wav = wav(Box::new(BufWriter::new(target.file()?)), None)?;
+                let out = BufWriter::new(target.file()?);
+                let writer = WavWriter::new(out, self.format, spec.sample_rate, spec.channels as u16, None);
+                let mut wav = writer.map_err(|e| Failure::write(name, &e))?;
                 self.signal(input, name, reader.as_mut(), &mut wav, &mut report, progress)?;
                 let (out, written) = wav.finish_file().map_err(|e| Failure::write(name, &e))?;
                 drop(out);
@@ -187,7 +185,7 @@ impl Job<'_> {
             }
             None => {
                 let length = stream.samples.or(match spec.framing {
-                    Framing::Stream => stream.frames.map(|f| f * u64::from(spec.hop)),
+                    Framing::Stream => stream.frames.map(|f| f.saturating_mul(spec.hop.into())),
                     Framing::Segments { .. } => None,
                 });
                 let out = BufWriter::new(std::io::stdout());
@@ -259,7 +257,7 @@ impl Job<'_> {
         let mut decoder = self.model.decoder(&options).map_err(engine)?;
         let sizes = self.model.decoder_plan().map_err(engine)?.quantizer().sizes();
         // What the last hop was filled up with is held back until the exact length is known.
-        let slack = u64::from(spec.sample_rate).max(4 * u64::from(spec.hop));
+        let slack = self.model.slack();
         let mut out = Exact { wav, channels, held: Vec::new(), hold: slack as usize * channels, samples: 0 };
         let mut codes = Codes::new(reader.info().codebooks);
         // Frames and samples of what is behind the last loss.
@@ -289,7 +287,7 @@ impl Job<'_> {
                     if all > MAX_SILENCE * u64::from(spec.sample_rate) {
                         return Err(Failure::new(
                             format_args!(
-                                "{}: {lost:?} frames are lost at frame {frames}, more than a day",
+                                "{}: {all} samples a channel are lost by frame {frames}, more than a day",
                                 input.display()
                             ),
                             "the file's positions cannot be trusted",
@@ -366,9 +364,6 @@ struct Run {
     frames: u64,
     samples: u64,
 }
-
-trait WriteSeek: Write + std::io::Seek {}
-impl<T: Write + std::io::Seek> WriteSeek for T {}
 
 /// Writes samples and holds the last ones back, so that the length can be set at the end.
 struct Exact<'a, W> {

@@ -43,8 +43,8 @@ pub struct Args {
     /// Bitrate instead of a number of codebooks
     #[arg(long, short, value_name = "KBPS")]
     bandwidth: Option<f64>,
-    /// Width of the codebook search: more is slower and better, 1 is what published systems do
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Width of the codebook search, at most 64: more is slower and better, 1 is what published systems do
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=codec::core::quantizer::MAX_BEAM as i64))]
     beam: u16,
     /// Encode the first N codebooks at half the rate, as VALL-E R does: neighbouring frames share their codes
     #[arg(long, default_value_t = 0, value_name = "N", hide_default_value = true)]
@@ -258,9 +258,12 @@ impl Job<'_> {
             frames,
             codebooks: self.stream.codebooks,
             bytes,
+            uncoded: encoder.uncoded_samples(),
             ..FileReport::default()
         };
-        Ok(report.complete(rate, started.elapsed().as_secs_f64()))
+        let report = report.complete(rate, started.elapsed().as_secs_f64());
+        report.warnings().iter().for_each(|line| progress.warn(line));
+        Ok(report)
     }
 
     fn writer(&self, kind: Kind, target: &Output, path: &Path) -> Result<Box<dyn TokenWriter>, Failure> {

@@ -133,11 +133,13 @@ impl Failure {
 
     /// The engine failed on `path`.
     pub fn engine(path: &Path, error: Error) -> Self {
-        use codec::core::RunError;
+        use codec::core::{BuildError, RunError};
         let help = match &error {
             Error::Run(RunError::CodeOutOfRange { .. }) => "decode with the model that made the codes",
             Error::Run(RunError::Codebooks { .. }) => "see `codec info MODEL` for the counts it offers",
             Error::Run(RunError::NotFinite { .. }) => "every sample must be a finite number",
+            Error::SignalMemory { .. } => "give a larger --max-memory",
+            Error::Build(BuildError::NoEncoder(_) | BuildError::NoDecoder(_)) => "use a model that has both halves",
             Error::Memory { .. } => "give a larger --max-memory, or cut the file",
             Error::Isa(_) => "leave --isa and CODEC_ISA away, or name another one",
             Error::Threads(_) => "give fewer --threads",

@@ -79,13 +79,13 @@ fn tokens(path: &Path, kind: Kind) -> Result<Value, Failure> {
                 frames += codes.frames() as u64;
                 segments += codes.segments.len();
             }
-            Step::Lost(n) => lost += n.unwrap_or(0),
+            Step::Lost(n) => lost = lost.saturating_add(n.unwrap_or(0)),
             Step::End => break,
         }
     }
     let info = reader.info();
     let bytes = std::fs::metadata(path).map_err(|e| Failure::read(path, &e))?.len();
-    let samples = info.samples.or(info.hop.map(|hop| (frames + lost) * u64::from(hop)));
+    let samples = info.samples.or(info.hop.map(|hop| frames.saturating_add(lost).saturating_mul(hop.into())));
     let seconds = samples.zip(info.sample_rate).map(|(n, rate)| n as f64 / f64::from(rate));
     Ok(json!({
         "kind": "tokens",

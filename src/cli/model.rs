@@ -14,7 +14,7 @@ pub struct ModelArgs {
     /// Threads to compute with; 0: as many as the machine has
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Most memory, in MiB, that a model which needs the whole signal at once may take for it
+    /// Most memory, in MiB, that one signal may take beside the model
     #[arg(long, default_value_t = 4096, value_name = "MIB")]
     pub max_memory: u64,
 }

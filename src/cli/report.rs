@@ -29,6 +29,9 @@ pub struct FileReport {
     /// Samples set to full scale because they lay beyond it.
     #[serde(skip_serializing_if = "is_zero")]
     pub clipped: u64,
+    /// Samples a channel at the end that no frame stands for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub uncoded: u64,
     /// Stretches of the file that were damaged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Lost>,
@@ -77,6 +80,13 @@ impl FileReport {
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let output = self.output.display();
+        if self.uncoded > 0 {
+            lines.push(format!(
+                "warning: {}: the last {} sample(s) are in no frame: this model drops a partial hop; they decode as silence",
+                self.input.display(),
+                self.uncoded
+            ));
+        }
         if self.clipped > 0 {
             let n = self.clipped;
             lines.push(format!(

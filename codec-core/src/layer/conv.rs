@@ -68,7 +68,6 @@ impl Window {
     }
 
     /// Lays the padding around the rows of this step and history, and says how many windows are whole.
-    /// Returns (index of the first window's first value, windows, index of the first value laid, rows laid).
     pub(crate) fn open(
         &self,
         s: &mut Step<'_>,

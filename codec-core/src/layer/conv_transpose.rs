@@ -121,7 +121,7 @@ pub(crate) struct BlocksLayer {
     pub phases: (usize, usize),
     /// Subtracted from the tail that is kept.
     pub state_bias: Option<Slot>,
-    /// Five values a channel when the sums are integers: multiplier, lowest, highest, scale.
+    /// Four values a channel when the sums are integers: multiplier, lowest, highest, scale.
     pub int8: Option<Slot>,
 }
 

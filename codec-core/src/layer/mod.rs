@@ -16,8 +16,7 @@ mod shape;
 mod spectral;
 
 pub(crate) use attention::{AttentionLayer, Reach, RotaryTable};
-pub(crate) use conv::Pad;
-pub(crate) use conv::{ConvLayer, Window};
+pub(crate) use conv::{ConvLayer, Pad, Window};
 pub(crate) use conv_transpose::{BlocksLayer, ConvTransposeLayer, Phase};
 pub(crate) use lstm::LstmLayer;
 pub(crate) use noise::{NoiseLayer, fnv1a64};

@@ -7,7 +7,7 @@ use crate::{RunError, kernel};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupNormLayer {
     pub src: usize,
-    /// Two f64-sized values a channel, as pairs of f32 slots.
+    /// Room for a factor and an offset a channel.
     pub tmp: usize,
     pub channels: usize,
     pub groups: usize,

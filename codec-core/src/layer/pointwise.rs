@@ -121,7 +121,7 @@ pub(crate) struct Fixed {
 }
 
 impl AddLayer {
-    /// Either path may be ahead: the state's first half is kept rows of `src`, [`Step::skip`] those of `dst`.
+    /// Either path may be ahead: the state is kept rows of `src`, [`Step::skip`] those of `dst`.
     pub(crate) fn step(&self, s: Step<'_>, mem: &mut Memory<'_>) -> Result<(), RunError> {
         let (at, to) = (mem.view(self.src), mem.view(self.dst));
         let rows = (s.cursor.rows + at.rows).min(*s.skip_rows + to.rows);

@@ -87,7 +87,7 @@ impl Encoder {
     /// The spec is inconsistent or has no encoder, or a tensor is missing or of another shape.
     pub fn new(spec: &CodecSpec, tensors: &dyn Tensors) -> Result<Self, BuildError> {
         let Some(layers) = &spec.encoder else {
-            return Err(BuildError::Spec(format!("`{}` has no encoder: it only decodes", spec.name)));
+            return Err(BuildError::NoEncoder(spec.name.clone()));
         };
         let chain = Chain::new(layers, spec.channels as usize, tensors)?;
         let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
@@ -173,7 +173,7 @@ impl Encoder {
             return Err(RunError::NotFinite { index });
         }
         if !pcm.len().is_multiple_of(self.channels) {
-            return Err(RunError::BufferTooShort { needed: pcm.len().next_multiple_of(self.channels), got: pcm.len() });
+            return Err(RunError::PartialRow { values: pcm.len(), channels: self.channels });
         }
         let needed = self.max_frames(pcm.len() / self.channels).saturating_mul(state.codebooks);
         if codes.len() < needed {
@@ -231,7 +231,7 @@ impl Decoder {
     /// The spec is inconsistent or has no decoder, or a tensor is missing or of another shape.
     pub fn new(spec: &CodecSpec, tensors: &dyn Tensors) -> Result<Self, BuildError> {
         let Some(layers) = &spec.decoder else {
-            return Err(BuildError::Spec(format!("`{}` has no decoder: it only encodes", spec.name)));
+            return Err(BuildError::NoDecoder(spec.name.clone()));
         };
         let chain = Chain::new(layers, spec.latent as usize, tensors)?;
         let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
