@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 
 use codec::{
     core::{
-        spec::{CodecSpec, Framing, Layer},
+        spec::{CodecSpec, Framing, Layer, Quantizer},
         weights::{Dtype, Tensors as _},
     },
     import::{ImportError, ImportOptions, Imported, import, systems, wanted_tensors},
@@ -34,6 +34,10 @@ fn import_file(name: &str, bytes: &[u8], config: Option<&str>, system: Option<&s
     import(&path, &ImportOptions { system: system.map(str::to_owned), ..ImportOptions::default() })
 }
 
+fn groups(quantizer: &Quantizer) -> u32 {
+    if let Quantizer::Grouped { groups } = quantizer { groups.len() as u32 } else { 1 }
+}
+
 /// What must hold of every import.
 fn check(imported: &Imported, system: &str, codebooks: usize) {
     assert_eq!(imported.provenance.system.as_deref(), Some(system));
@@ -47,7 +51,16 @@ fn check(imported: &Imported, system: &str, codebooks: usize) {
     }
     let books = wanted.iter().filter(|tensor| tensor.part == "codebook").count();
     assert_eq!(books, codebooks);
-    assert_eq!(imported.spec.codebook_choices.last(), Some(&(codebooks as u32)));
+    let codes = match &imported.spec.quantizer {
+        // Levels of other rates have several codes in a frame.
+        Quantizer::Residual { stages, .. } => {
+            let stride = |stage: &Quantizer| if let Quantizer::Rated { stride, .. } = stage { *stride } else { 1 };
+            let coarsest = stages.iter().map(stride).max().unwrap();
+            stages.iter().map(|stage| coarsest / stride(stage) * groups(stage)).sum()
+        }
+        _ => codebooks as u32,
+    };
+    assert_eq!(imported.spec.codebook_choices.last(), Some(&codes));
 }
 
 fn renamed(tensors: &Tensors, name: impl Fn(&str) -> String) -> Tensors {

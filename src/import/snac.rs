@@ -220,7 +220,8 @@ impl Config {
             hop: rows * self.coarsest(),
             latent,
             framing: Framing::Stream,
-            codebook_choices: vec![self.strides.len() as u32],
+            // Codes of a frame, all levels together.
+            codebook_choices: vec![self.strides.iter().map(|stride| self.coarsest() / stride).sum()],
             encoder: Some(self.encoder(rows)),
             quantizer: Quantizer::Residual {
                 stages: self.strides.iter().enumerate().map(level).collect(),

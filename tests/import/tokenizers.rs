@@ -190,6 +190,7 @@ fn snac_by_config_or_file_name() {
         check(&first, system, levels);
         snac_lengths(&first, &manifest);
         assert_eq!(first.spec.hop, hop);
+        assert_eq!(first.spec.codebook_choices, [if levels == 3 { 7 } else { 15 }]);
         let width = first.spec.latent as usize;
         assert_eq!(first.spec.latent, if levels == 3 { 768 } else { 1024 });
         let g = &base["decoder.model.1.parametrizations.weight.original0"].1;
