@@ -564,6 +564,9 @@ impl Restorer {
 
     /// Ends the signal, and starts anew. All of its frames have come out before.
     ///
+    /// A delay pattern that was cut short shows it by codes where pads should be at its end. Where all rows are delayed alike there
+    /// are no such pads.
+    ///
     /// # Errors
     /// [`ShapeError::PartOfFrame`], [`ShapeError::DelayTooShort`], [`ShapeError::DelayCutShort`].
     pub fn finish(&mut self) -> Result<(), ShapeError> {
