@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use codec_core::{BuildError, RunError, kernel::Isa};
 use thiserror::Error;
 
-use crate::{image_file::ImageFileError, model_file::ModelFileError};
+use crate::{image_file::ImageFileError, model_file::{Fingerprint, ModelFileError}};
 
 /// Why a model could not be loaded, or a signal not be coded.
 #[derive(Debug, Error)]
@@ -17,6 +17,14 @@ pub enum Error {
     /// The deploy image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageFileError),
+    /// Two models that should be one of different precision.
+    #[error("the models differ: fingerprints {expected} and {found}")]
+    OtherModel {
+        /// Fingerprint of the one.
+        expected: Fingerprint,
+        /// Fingerprint of the other.
+        found: Fingerprint,
+    },
     /// A file cannot be read.
     #[error("cannot access {path}: {source}")]
     Io {
