@@ -464,14 +464,7 @@ pub fn lstm_cell(cx: Compute<'_>, gates: &[f32], cell: &mut [f32], hidden: &mut 
 ///
 /// Returns `false`, and has written nothing, if the lengths differ.
 #[must_use]
-pub fn polar(
-    cx: Compute<'_>,
-    log_magnitude: &[f32],
-    phase: &[f32],
-    most: f32,
-    re: &mut [f32],
-    im: &mut [f32],
-) -> bool {
+pub fn polar(cx: Compute<'_>, log_magnitude: &[f32], phase: &[f32], most: f32, re: &mut [f32], im: &mut [f32]) -> bool {
     if [phase.len(), re.len(), im.len()] != [log_magnitude.len(); 3] {
         return false;
     }
