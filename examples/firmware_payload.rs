@@ -11,10 +11,10 @@ use std::{
 };
 
 use codec::{
-    Model,
+    Model, PackOptions, Parts,
     core::{
         bitstream::{CodeGroup, GROUP_LEN, Header, Layout},
-        image::{Image, Meta, pack},
+        image::Image,
         kernel::{Aligned, Compute, Isa},
     },
     model_file::{Provenance, write_model},
@@ -44,17 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     let spec = model.spec();
-    let meta = Meta {
-        sample_rate: spec.sample_rate,
-        channels: spec.channels,
-        hop: spec.hop,
-        frames: 1,
-        delay: 0,
-        segments: None,
-        fingerprint: model.fingerprint().0,
-    };
-    let encoder = pack(&meta, None, Some(model.encoder_plan()?), None)?;
-    let decoder = pack(&meta, None, None, Some(model.decoder_plan()?))?;
+    let encoder = model.pack(&PackOptions { parts: Parts::Encoder, frames: 1 })?;
+    let decoder = model.pack(&PackOptions { parts: Parts::Decoder, frames: 1 })?;
     let rate = spec.sample_rate as f32;
     let pcm = signal((DECODED * rate) as usize, rate);
     let short = pcm.get(..(ENCODED * rate) as usize).unwrap_or(&pcm);
@@ -66,14 +57,14 @@ fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     let mut storage = vec![0; groups.len() * GROUP_LEN];
     let layout = Layout::new(&groups, &mut storage)?;
     let header = Header {
-        fingerprint: meta.fingerprint,
-        sample_rate: meta.sample_rate,
-        channels: meta.channels.try_into()?,
-        hop: meta.hop,
+        fingerprint: model.fingerprint().0,
+        sample_rate: spec.sample_rate,
+        channels: spec.channels.try_into()?,
+        hop: spec.hop,
         samples: Some(pcm.len() as u64),
         method: Method::Raw,
         segments: false,
-        chunk_frames: Header::default_chunk_frames(meta.sample_rate, meta.hop, false, &layout),
+        chunk_frames: Header::default_chunk_frames(spec.sample_rate, spec.hop, false, &layout),
         layout,
     };
     let mut stream = NacWriter::new(Vec::new(), &header)?;
