@@ -15,6 +15,7 @@ mod mapped;
 mod model;
 pub mod model_file;
 pub mod nac;
+pub mod nano;
 mod stream;
 mod threads;
 pub mod tokens;
