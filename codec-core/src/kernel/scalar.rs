@@ -11,7 +11,8 @@ pub(super) trait Fma: Copy {
     fn fma(self, a: f32, b: f32, c: f32) -> f32;
 }
 
-/// An exact software routine: right everywhere, and slow.
+/// An exact software routine, and slow. In WebAssembly, where no module has the instruction, product and sum are
+/// rounded each, as its vectors do.
 #[cfg(not(target_arch = "aarch64"))]
 #[derive(Clone, Copy)]
 pub(super) struct Software;
@@ -24,7 +25,7 @@ impl Fma for Software {
     }
     #[inline(always)]
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
-        libm::fmaf(a, b, c)
+        if cfg!(target_arch = "wasm32") { a * b + c } else { libm::fmaf(a, b, c) }
     }
 }
 
