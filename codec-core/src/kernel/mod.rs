@@ -2,7 +2,7 @@
 //!
 //! **Every value is one chain**: `acc = start`, then fused multiply-adds over (tap, channel) in that order.
 //! Instruction sets and tiles differ only in how many such chains run side by side, so every path gives the
-//! same bits.
+//! same bits. WebAssembly alone rounds product and sum each, as it has no fused multiply-add.
 
 #[cfg(feature = "alloc")]
 mod aligned;
@@ -24,6 +24,8 @@ mod search;
 mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -230,6 +232,8 @@ fn dispatch<O: Op>(isa: Isa, op: O) -> O::Output {
             // SAFETY: available.
             unsafe { neon::Neon::new() }.call(op)
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128 => wasm::Simd128.call(op),
         #[cfg(target_arch = "x86_64")]
         _ if isa::scalar_has_fma() => {
             // SAFETY: available.

@@ -22,7 +22,8 @@ pub(super) trait Fma: Copy {
     }
 }
 
-/// An exact software routine: right everywhere, and slow.
+/// An exact software routine, and slow. In WebAssembly, where no module has the instruction, product and sum are
+/// rounded each, as its vectors do.
 #[cfg(not(any(target_arch = "aarch64", embedded_fma)))]
 #[derive(Clone, Copy)]
 pub(super) struct Software;
@@ -35,7 +36,7 @@ impl Fma for Software {
     }
     #[inline(always)]
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
-        libm::fmaf(a, b, c)
+        if cfg!(target_arch = "wasm32") { a * b + c } else { libm::fmaf(a, b, c) }
     }
 }
 
