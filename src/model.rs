@@ -56,7 +56,19 @@ impl Model {
     /// # Errors
     /// The file cannot be read, is no model file, or its spec is of a version that this build does not know.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Ok(Self { file: ModelFile::open(path.as_ref())?, encoder: OnceLock::new(), decoder: OnceLock::new() })
+        Ok(Self::of(ModelFile::open(path.as_ref())?))
+    }
+
+    /// Reads a model file that lies in memory, where its bytes stay.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
+        Ok(Self::of(ModelFile::from_static(bytes)?))
+    }
+
+    fn of(file: ModelFile) -> Self {
+        Self { file, encoder: OnceLock::new(), decoder: OnceLock::new() }
     }
 
     /// What the codec is.
