@@ -64,7 +64,7 @@ type CrcTables = crc::Table<1>;
 static CRC: crc::Crc<u32, CrcTables> = crc::Crc::<u32, CrcTables>::new(&crc::CRC_32_ISCSI);
 
 /// CRC-32C.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
 }
 
@@ -77,11 +77,11 @@ fn get_u16(bytes: &[u8], at: usize) -> Option<u16> {
     array(bytes, at).map(u16::from_le_bytes)
 }
 
-fn get_u32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn get_u32(bytes: &[u8], at: usize) -> Option<u32> {
     array(bytes, at).map(u32::from_le_bytes)
 }
 
-fn get_u64(bytes: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn get_u64(bytes: &[u8], at: usize) -> Option<u64> {
     array(bytes, at).map(u64::from_le_bytes)
 }
 

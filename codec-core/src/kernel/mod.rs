@@ -29,6 +29,8 @@ use core::ops::Range;
 
 #[cfg(feature = "alloc")]
 pub use aligned::Aligned;
+#[cfg(feature = "alloc")]
+pub(crate) use aligned::Arena;
 pub use attention::{Heads, attend, rotate, sine};
 pub use fft::{MAX_FFT, RealFft};
 pub use isa::{Isa, UnknownIsa};

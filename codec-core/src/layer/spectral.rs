@@ -1,5 +1,7 @@
 //! Between samples and spectra: the inverse short-time Fourier transform, and the log-mel spectrogram.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Slot, Step, View, Window};
 use crate::{
     RunError,
@@ -18,7 +20,7 @@ const SHORT: RunError = RunError::Internal("a Fourier transform's slices are too
 
 /// A planned inverse transform. State: the sums of windowed frames, and of squared windows, that reach past the last
 /// frame, `n_fft - hop` each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct IstftLayer {
     pub src: usize,
     pub dst: usize,
@@ -110,7 +112,7 @@ fn polar(row: &[f32], spectrum: &mut [f32]) {
 }
 
 /// A planned log-mel spectrogram.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct LogMelLayer {
     pub src: usize,
     pub dst: usize,

@@ -12,12 +12,13 @@ use alloc::{
 };
 
 use super::{
-    chain::{Buffer, Chain, Kind, Op},
+    chain::Chain,
+    network::{Buffer, Kind, Op},
     plan::{ChainPlan, LayerPlan, Timing, reduce},
 };
 use crate::{
     BuildError,
-    kernel::{self, Aligned},
+    kernel::{self, Aligned, Arena},
     layer::*,
     spec::{self, Activation, Grid, Layer},
     weights::{TensorView, Tensors},
@@ -73,7 +74,7 @@ pub(super) fn build(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Re
         ops: b.ops,
         phases: b.phases,
         buffers: b.buffers,
-        arena: b.arena,
+        arena: Arena::Packed(b.arena),
         state_len: b.state_len,
         input,
         output: end.channels,
