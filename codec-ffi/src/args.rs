@@ -10,9 +10,12 @@ use crate::{
 /// The arguments of a call, as far as they can touch each other.
 #[derive(Default)]
 pub(crate) struct Args {
-    spans: Vec<Span>,
+    /// No call has more.
+    spans: [Span; 6],
+    count: usize,
 }
 
+#[derive(Clone, Copy, Default)]
 struct Span {
     name: &'static str,
     start: usize,
@@ -91,13 +94,18 @@ impl Args {
     /// Memory that must not be written through another argument.
     pub(crate) fn note<T>(&mut self, ptr: *const T, len: usize, name: &'static str, written: bool) {
         let (start, bytes) = (ptr.addr(), len.saturating_mul(size_of::<T>()));
-        self.spans.push(Span { name, start, end: start.saturating_add(bytes), written });
+        if let Some(span) = self.spans.get_mut(self.count) {
+            *span = Span { name, start, end: start.saturating_add(bytes), written };
+        }
+        self.count += 1;
     }
 
     /// Fails if something that is written overlaps something else.
     pub(crate) fn disjoint(&self) -> Result<(), Failure> {
-        for (i, a) in self.spans.iter().enumerate() {
-            for b in self.spans.iter().skip(i + 1) {
+        let spans = self.spans.get(..self.count);
+        let spans = spans.ok_or_else(|| Failure::new(CODEC_ERROR_INTERNAL, "more arguments than thought of"))?;
+        for (i, a) in spans.iter().enumerate() {
+            for b in spans.iter().skip(i + 1) {
                 if (a.written || b.written) && a.start < b.end && b.start < a.end {
                     return Err(Failure::new(CODEC_ERROR_OVERLAP, format!("`{}` and `{}` overlap", a.name, b.name)));
                 }
@@ -124,5 +132,18 @@ impl<T: Copy> Out<'_, T> {
             unsafe { values.as_ptr().copy_to_nonoverlapping(self.ptr, values.len()) };
         }
         Ok(())
+    }
+
+    /// All of it, as zeros.
+    pub(crate) fn zeroed(&mut self) -> &mut [T] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: `ptr` is not null, aligned and valid for writing `len` elements by the condition of `Args::output`, nothing
+        // else uses them while `self` is borrowed (`Args::disjoint`), and zeros are a value of a plain number.
+        unsafe {
+            self.ptr.write_bytes(0, self.len);
+            slice::from_raw_parts_mut(self.ptr, self.len)
+        }
     }
 }

@@ -1,4 +1,7 @@
-use std::{ffi::c_char, sync::Arc};
+use std::{
+    ffi::{c_char, c_void},
+    sync::Arc,
+};
 
 use codec::{Codes, Options, Segment, core::spec::Framing};
 
@@ -9,6 +12,7 @@ use crate::{
     encoder::limits,
     handle::{self, Kind},
     model::{self, Loaded, Shared},
+    placed::PlacedDecoder,
     status::Failure,
     structs,
 };
@@ -18,7 +22,29 @@ pub struct codec_decoder {
     _opaque: (),
 }
 
-/// The body of a `codec_decoder`.
+/// What a `codec_decoder` does, wherever its state lies.
+pub(crate) trait Decode {
+    fn channels(&self) -> usize;
+    fn codebooks(&self) -> usize;
+    /// Entries of each codebook.
+    fn sizes(&self) -> Result<&[u32], Failure>;
+    fn is_segmented(&self) -> bool;
+    fn max_samples(&self, frames: usize) -> usize;
+    /// Returns the samples (a channel) written to `pcm`, which has room for `max_samples`.
+    fn run(&mut self, codes: &[u16], what: Part, pcm: Out<'_, f32>) -> Result<usize, Failure>;
+    fn reset(&mut self) -> Result<(), Failure>;
+}
+
+/// What codes are.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Part {
+    Frames,
+    /// A whole one, with its scale.
+    Segment(f32),
+    End,
+}
+
+/// The body of a `codec_decoder` of the library's memory.
 pub(crate) struct Decoder {
     // Before the model that it borrows from.
     stream: codec::Decoder<'static>,
@@ -50,6 +76,7 @@ pub unsafe extern "C" fn codec_decoder_create(
         handle::create(decoder, || {
             let shared = Arc::clone(&handle::body::<Shared>(model)?.0);
             let asked = structs::options(options)?;
+            structs::unused(asked.reserved)?;
             let channels = shared.model.spec().channels as usize;
             // Planning the decoder first: its absence is the better error.
             shared.model.decoder_plan()?;
@@ -65,18 +92,56 @@ pub unsafe extern "C" fn codec_decoder_create(
     }
 }
 
-/// Ends a decoder; null is none.
+/// Bytes that codec_decoder_init needs for these options, which may be null; 0 on an error, of which codec_last_error tells.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn codec_decoder_state_size(
+    model: *const codec_model,
+    options: *const codec_decoder_options,
+) -> usize {
+    let mut size = 0;
+    // SAFETY: the caller's pointers are null or valid, `options` for the size that it states.
+    handle::call(|| unsafe {
+        size = PlacedDecoder::plan(model, structs::options(options)?)?.0;
+        Ok(())
+    });
+    size
+}
+
+/// Makes a decoder in memory of the caller's, as codec_encoder_init makes an encoder.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn codec_decoder_init(
+    memory: *mut c_void,
+    size: usize,
+    model: *const codec_model,
+    options: *const codec_decoder_options,
+    decoder: *mut *mut codec_decoder,
+) -> codec_status {
+    // SAFETY: the caller's pointers are null or valid, `options` for the size that it states.
+    handle::call(|| unsafe { PlacedDecoder::init((memory, size), model, structs::options(options)?, decoder) })
+}
+
+/// Ends a decoder; null is none. Of one in memory of the caller's, it marks the memory and nothing else.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_decoder_destroy(decoder: *mut codec_decoder) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle that no other call uses.
-    unsafe { handle::destroy::<Decoder>(decoder) }
+    unsafe {
+        match handle::is::<PlacedDecoder>(decoder) {
+            true => handle::destroy::<PlacedDecoder>(decoder, false),
+            false => handle::destroy::<Decoder>(decoder, true),
+        }
+    }
 }
 
 /// The text of the decoder's last error; empty if there was none. It stays until the next call with the decoder. Never null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_decoder_error(decoder: *const codec_decoder) -> *const c_char {
     // SAFETY: the caller's pointer is null or a handle that no other call uses.
-    unsafe { handle::error::<Decoder>(decoder) }
+    unsafe {
+        match handle::is::<PlacedDecoder>(decoder) {
+            true => handle::error::<PlacedDecoder>(decoder),
+            false => handle::error::<Decoder>(decoder),
+        }
+    }
 }
 
 /// The most samples (a channel) that the next push of `frames` frames can give, or, of 0 frames, the next
@@ -90,66 +155,105 @@ pub unsafe extern "C" fn codec_decoder_max_samples(
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid.
     unsafe {
-        handle::exclusive::<Decoder>(decoder, |decoder, args| {
+        with(decoder, |decoder, args| {
             args::check(samples, 1, "samples")?;
             let out = args.output(samples, 1, "samples")?;
             args.disjoint()?;
-            out.fill(&[decoder.stream.max_samples(frames)], "samples")
+            out.fill(&[decoder.max_samples(frames)], "samples")
         })
     }
 }
 
-/// What C gives with codes to decode.
-struct Call {
-    codes: *const u16,
-    frames: usize,
-    pcm: *mut f32,
-    capacity: usize,
-    samples: *mut usize,
-}
+impl Decode for Decoder {
+    fn channels(&self) -> usize {
+        self.channels
+    }
 
-impl Decoder {
+    fn codebooks(&self) -> usize {
+        self.stream.codebooks()
+    }
+
+    fn sizes(&self) -> Result<&[u32], Failure> {
+        let sizes = self.model.model.quantizer()?.sizes();
+        Ok(sizes.get(..self.codebooks()).unwrap_or(sizes))
+    }
+
     fn is_segmented(&self) -> bool {
         matches!(self.model.model.spec().framing, Framing::Segments { .. })
     }
 
-    /// Checks what C gives and takes the codes.
-    ///
-    /// # Safety
-    /// The pointers are null, misaligned or valid.
-    unsafe fn prepare<'a>(
-        &mut self,
-        args: &mut Args,
-        call: &Call,
-    ) -> Result<(Out<'a, f32>, Out<'a, usize>), Failure> {
-        let codebooks = self.stream.codebooks();
-        args::check(call.samples, 1, "samples")?;
-        // SAFETY: this function's condition.
-        let (codes, pcm, samples) = unsafe {
-            (
-                args.input(call.codes, call.frames.saturating_mul(codebooks), "codes")?,
-                args.output(call.pcm, call.capacity.saturating_mul(self.channels), "pcm")?,
-                args.output(call.samples, 1, "samples")?,
-            )
-        };
-        args.disjoint()?;
-        let needed = self.stream.max_samples(call.frames);
-        if call.capacity < needed {
-            let text = format!("`pcm` has room for {} samples a channel and needs {needed}", call.capacity);
-            return Err(Failure::new(CODEC_ERROR_BUFFER_TOO_SHORT, text));
-        }
-        let sizes = self.model.model.quantizer()?.sizes();
-        model::check_codes(sizes.get(..codebooks).unwrap_or(sizes), codes)?;
+    fn max_samples(&self, frames: usize) -> usize {
+        self.stream.max_samples(frames)
+    }
+
+    fn run(&mut self, codes: &[u16], what: Part, pcm: Out<'_, f32>) -> Result<usize, Failure> {
         self.codes.clear();
         self.codes.data.extend_from_slice(codes);
         self.pcm.clear();
-        Ok((pcm, samples))
+        if let Part::Segment(scale) = what {
+            self.codes.segments.push(Segment { frames: self.codes.frames(), scale });
+        }
+        match what {
+            Part::End => self.stream.finish(&mut self.pcm)?,
+            _ => self.stream.push(&self.codes, &mut self.pcm)?,
+        }
+        pcm.fill(&self.pcm, "pcm")?;
+        Ok(self.pcm.len() / self.channels.max(1))
     }
 
-    fn deliver(&self, (pcm, samples): (Out<'_, f32>, Out<'_, usize>)) -> Result<(), Failure> {
-        pcm.fill(&self.pcm, "pcm")?;
-        samples.fill(&[self.pcm.len() / self.channels.max(1)], "samples")
+    fn reset(&mut self) -> Result<(), Failure> {
+        self.stream.reset();
+        Ok(())
     }
+}
+
+/// A call with a decoder of either kind.
+///
+/// # Safety
+/// The pointer is null, misaligned or a handle.
+unsafe fn with(
+    decoder: *mut codec_decoder,
+    f: impl FnOnce(&mut dyn Decode, &mut Args) -> Result<(), Failure>,
+) -> codec_status {
+    // SAFETY: this function's condition.
+    unsafe {
+        if handle::is::<PlacedDecoder>(decoder) {
+            handle::exclusive::<PlacedDecoder>(decoder, |head, args| f(&mut head.view(decoder)?, args))
+        } else {
+            handle::exclusive::<Decoder>(decoder, |decoder, args| f(decoder, args))
+        }
+    }
+}
+
+/// Checks what C gives, and gets samples from the decoder.
+///
+/// # Safety
+/// The pointers are null, misaligned or valid.
+unsafe fn run(
+    decoder: &mut dyn Decode,
+    args: &mut Args,
+    (codes, frames, what): (*const u16, usize, Part),
+    (pcm, capacity, samples): (*mut f32, usize, *mut usize),
+) -> Result<(), Failure> {
+    args::check(samples, 1, "samples")?;
+    let codebooks = decoder.codebooks();
+    // SAFETY: this function's condition.
+    let (codes, pcm, samples) = unsafe {
+        (
+            args.input(codes, frames.saturating_mul(codebooks), "codes")?,
+            args.output(pcm, capacity.saturating_mul(decoder.channels()), "pcm")?,
+            args.output(samples, 1, "samples")?,
+        )
+    };
+    args.disjoint()?;
+    let needed = decoder.max_samples(frames);
+    if capacity < needed {
+        let text = format!("`pcm` has room for {capacity} samples a channel and needs {needed}");
+        return Err(Failure::new(CODEC_ERROR_BUFFER_TOO_SHORT, text));
+    }
+    model::check_codes(decoder.sizes()?, codes)?;
+    let written = decoder.run(codes, what, pcm)?;
+    samples.fill(&[written], "samples")
 }
 
 /// Takes frames and gives the samples that are ready, interleaved: `*samples` of every channel. `capacity` is a channel's, at least
@@ -167,14 +271,12 @@ pub unsafe extern "C" fn codec_decoder_push(
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
     unsafe {
-        handle::exclusive::<Decoder>(decoder, |decoder, args| {
+        with(decoder, |decoder, args| {
             if decoder.is_segmented() {
                 let text = "this model codes in segments: give them to codec_decoder_push_segment";
                 return Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text));
             }
-            let outputs = decoder.prepare(args, &Call { codes, frames, pcm, capacity, samples })?;
-            decoder.stream.push(&decoder.codes, &mut decoder.pcm)?;
-            decoder.deliver(outputs)
+            run(decoder, args, (codes, frames, Part::Frames), (pcm, capacity, samples))
         })
     }
 }
@@ -192,15 +294,12 @@ pub unsafe extern "C" fn codec_decoder_push_segment(
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
     unsafe {
-        handle::exclusive::<Decoder>(decoder, |decoder, args| {
+        with(decoder, |decoder, args| {
             if !decoder.is_segmented() {
                 let text = "this model does not code in segments: use codec_decoder_push";
                 return Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text));
             }
-            let outputs = decoder.prepare(args, &Call { codes, frames, pcm, capacity, samples })?;
-            decoder.codes.segments.push(Segment { frames, scale });
-            decoder.stream.push(&decoder.codes, &mut decoder.pcm)?;
-            decoder.deliver(outputs)
+            run(decoder, args, (codes, frames, Part::Segment(scale)), (pcm, capacity, samples))
         })
     }
 }
@@ -215,11 +314,8 @@ pub unsafe extern "C" fn codec_decoder_finish(
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
     unsafe {
-        handle::exclusive::<Decoder>(decoder, |decoder, args| {
-            let none = Call { codes: std::ptr::null(), frames: 0, pcm, capacity, samples };
-            let outputs = decoder.prepare(args, &none)?;
-            decoder.stream.finish(&mut decoder.pcm)?;
-            decoder.deliver(outputs)
+        with(decoder, |decoder, args| {
+            run(decoder, args, (std::ptr::null(), 0, Part::End), (pcm, capacity, samples))
         })
     }
 }
@@ -229,9 +325,6 @@ pub unsafe extern "C" fn codec_decoder_finish(
 pub unsafe extern "C" fn codec_decoder_reset(decoder: *mut codec_decoder) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle.
     unsafe {
-        handle::exclusive::<Decoder>(decoder, |decoder, _| {
-            decoder.stream.reset();
-            Ok(())
-        })
+        with(decoder, |decoder, _| decoder.reset())
     }
 }

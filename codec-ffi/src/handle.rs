@@ -21,6 +21,30 @@ pub(crate) trait Kind: Sized {
     const NAME: &'static str;
     /// First word of every handle of the kind.
     const MAGIC: u64;
+
+    /// Bytes of the kind that lie behind the handle.
+    fn tail(&self) -> usize {
+        0
+    }
+}
+
+/// Bytes of an error's text, with the zero at its end.
+const TEXT: usize = 512;
+
+/// A text that ends in a zero.
+struct Text(UnsafeCell<[u8; TEXT]>);
+
+impl Text {
+    /// # Safety
+    /// Nobody reads or writes it meanwhile.
+    unsafe fn set(&self, text: &str) {
+        // SAFETY: this function's condition.
+        let bytes = unsafe { &mut *self.0.get() };
+        let cut = text.floor_char_boundary(TEXT - 1);
+        bytes.fill(0);
+        // A zero inside would only cut it short.
+        bytes.iter_mut().zip(text.as_bytes().iter().take(cut)).for_each(|(to, from)| *to = *from);
+    }
 }
 
 /// What a handle begins with, whatever its kind.
@@ -35,7 +59,7 @@ struct Head {
 #[repr(C)]
 pub(crate) struct Handle<T> {
     head: Head,
-    error: UnsafeCell<CString>,
+    error: Text,
     body: UnsafeCell<T>,
 }
 
@@ -96,16 +120,41 @@ pub(crate) unsafe fn create<T: Kind>(
         args::check(out, 1, T::NAME)?;
         // SAFETY: not null, aligned, and valid by this function's condition.
         unsafe { out.write(std::ptr::null_mut()) };
+        let handle = Box::new(Handle::new(f()?));
+        // SAFETY: as above.
+        unsafe { out.write(Box::into_raw(handle).cast()) };
+        Ok(())
+    })
+}
+
+impl<T: Kind> Handle<T> {
+    pub(crate) fn new(body: T) -> Self {
         let head = Head {
             magic: AtomicU64::new(T::MAGIC),
             busy: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         };
-        let handle = Handle { head, error: UnsafeCell::default(), body: UnsafeCell::new(f()?) };
-        // SAFETY: as above.
-        unsafe { out.write(Box::into_raw(Box::new(handle)).cast()) };
-        Ok(())
-    })
+        Self { head, error: Text(UnsafeCell::new([0; TEXT])), body: UnsafeCell::new(body) }
+    }
+}
+
+/// Whether a pointer is a handle of this kind.
+///
+/// # Safety
+/// As [`find`].
+pub(crate) unsafe fn is<T: Kind>(ptr: *const T::Opaque) -> bool {
+    let ptr = ptr.cast::<Handle<T>>();
+    // SAFETY: not null, aligned, and readable by this function's condition.
+    !ptr.is_null() && ptr.is_aligned() && unsafe { magic(ptr) } == T::MAGIC
+}
+
+/// The first word of a handle.
+///
+/// # Safety
+/// The pointer is aligned and valid for reading it.
+unsafe fn magic<T>(ptr: *const Handle<T>) -> u64 {
+    // SAFETY: this function's condition; the first field of the first field of a `repr(C)` struct.
+    unsafe { &*ptr.cast::<AtomicU64>() }.load(Ordering::Acquire)
 }
 
 /// The handle behind a pointer, if it is one of this kind.
@@ -117,8 +166,7 @@ unsafe fn find<'a, T: Kind>(ptr: *const T::Opaque) -> Result<&'a Handle<T>, Fail
     let ptr = ptr.cast::<Handle<T>>();
     args::check(ptr, 1, T::NAME)?;
     // SAFETY: not null, aligned, and readable by this function's condition.
-    let magic = unsafe { &*ptr.cast::<AtomicU64>() }.load(Ordering::Acquire);
-    if magic != T::MAGIC {
+    if unsafe { magic(ptr) } != T::MAGIC {
         let text = format!("this is no {}, or a destroyed one", T::NAME);
         return Err(Failure::new(CODEC_ERROR_HANDLE, text));
     }
@@ -150,13 +198,16 @@ pub(crate) unsafe fn exclusive<T: Kind>(
             let mut args = Args::default();
             args.note(handle, 1, T::NAME, false);
             // SAFETY: `busy` lets one call at a time come here.
-            f(unsafe { &mut *handle.body.get() }, &mut args)
+            let body = unsafe { &mut *handle.body.get() };
+            // SAFETY: nothing is read there; the tail is part of what the caller gave for the handle.
+            args.note(unsafe { std::ptr::from_ref(handle).add(1) }.cast::<u8>(), body.tail(), T::NAME, false);
+            f(body, &mut args)
         })
     };
     if let Err(failure) = &result {
         handle.head.broken.fetch_or(failure.status == CODEC_ERROR_INTERNAL, Ordering::Relaxed);
         // SAFETY: `busy` lets one call at a time come here; who reads the text owns the handle.
-        unsafe { *handle.error.get() = c_text(&failure.text) };
+        unsafe { handle.error.set(&failure.text) };
     }
     handle.head.busy.store(false, Ordering::Release);
     status(result)
@@ -197,16 +248,16 @@ pub(crate) unsafe fn error<T: Kind>(ptr: *const T::Opaque) -> *const c_char {
     // SAFETY: this function's condition.
     match unsafe { find::<T>(ptr) } {
         // SAFETY: nobody writes it now, by this function's condition.
-        Ok(handle) => unsafe { &*handle.error.get() }.as_ptr(),
+        Ok(handle) => unsafe { &*handle.error.0.get() }.as_ptr().cast(),
         Err(_) => c"not a handle of this kind, or destroyed".as_ptr(),
     }
 }
 
-/// Ends a handle; null is none.
+/// Ends a handle; null is none. `owned`: it is of the library's memory.
 ///
 /// # Safety
-/// As [`find`], and the handle is from [`create`].
-pub(crate) unsafe fn destroy<T: Kind>(ptr: *mut T::Opaque) -> codec_status {
+/// As [`find`], and the handle is from [`create`] if it is `owned`.
+pub(crate) unsafe fn destroy<T: Kind>(ptr: *mut T::Opaque, owned: bool) -> codec_status {
     if ptr.is_null() {
         return CODEC_OK;
     }
@@ -217,6 +268,9 @@ pub(crate) unsafe fn destroy<T: Kind>(ptr: *mut T::Opaque) -> codec_status {
             return Err(Failure::new(CODEC_ERROR_BUSY, "a call with this handle is under way"));
         }
         handle.head.magic.store(0, Ordering::Release);
+        if !owned {
+            return Ok(());
+        }
         // SAFETY: `create` made it of a box, and it had its magic word, so it was not destroyed.
         drop(unsafe { Box::from_raw(ptr.cast::<Handle<T>>()) });
         Ok(())

@@ -136,7 +136,7 @@ fn built_in() -> Result<Model, Failure> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_model_destroy(model: *mut codec_model) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle that no other call uses.
-    unsafe { handle::destroy::<Shared>(model) }
+    unsafe { handle::destroy::<Shared>(model, true) }
 }
 
 /// The name of the codec; it belongs to the model. Null if this is no model.

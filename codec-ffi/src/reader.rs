@@ -41,8 +41,10 @@ impl Kind for Reader {
 
 impl Reader {
     fn open(input: Input, options: codec_nac_reader_options) -> Result<Self, Failure> {
-        if options.salvage > 1 || options.reserved != 0 {
-            return Err(Failure::new(CODEC_ERROR_ARGUMENT, "`salvage` is 0 or 1, and `reserved` 0"));
+        structs::unused(options.reserved)?;
+        if options.salvage > 1 {
+            let text = format!("`salvage` is {}; it is 0 or 1", options.salvage);
+            return Err(Failure::new(CODEC_ERROR_ARGUMENT, text));
         }
         let can_seek = match &input {
             Input::Memory(_) => true,
@@ -94,7 +96,7 @@ pub unsafe extern "C" fn codec_nac_reader_create_io(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_nac_reader_destroy(reader: *mut codec_nac_reader) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle that no other call uses.
-    unsafe { handle::destroy::<Reader>(reader) }
+    unsafe { handle::destroy::<Reader>(reader, true) }
 }
 
 /// The text of the reader's last error; empty if there was none. It stays until the next call with the reader. Never null.

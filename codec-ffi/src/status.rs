@@ -139,6 +139,8 @@ impl From<RunError> for Failure {
             RunError::PartialRow { .. } | RunError::Codebooks { .. } | RunError::Level { .. } => CODEC_ERROR_ARGUMENT,
             RunError::NotFinite { .. } => CODEC_ERROR_SAMPLES,
             RunError::Unsupported(_) => CODEC_ERROR_UNSUPPORTED,
+            RunError::Misaligned { .. } => CODEC_ERROR_MISALIGNED,
+            RunError::Uninitialized => CODEC_ERROR_HANDLE,
             RunError::Finished => CODEC_ERROR_FINISHED,
             RunError::TooLong { .. } => CODEC_ERROR_ARGUMENT,
             _ => CODEC_ERROR_INTERNAL,

@@ -28,6 +28,10 @@ pub struct codec_encoder_options {
     pub merged_codebooks: u32,
     /// Threads to compute with; 0: the calling one. Results do not depend on it.
     pub threads: u32,
+    /// For codec_encoder_init: frames that are worked on at once; 0: one. More are faster and take more memory.
+    pub step_frames: u32,
+    /// 0.
+    pub reserved: u32,
     /// Bytes that the signal may take beside the model; 0: 4 GiB.
     pub max_memory: u64,
 }
@@ -42,6 +46,10 @@ pub struct codec_decoder_options {
     pub codebooks: u32,
     /// Threads to compute with; 0: the calling one. Results do not depend on it.
     pub threads: u32,
+    /// For codec_decoder_init: frames that are worked on at once; 0: one. More are faster and take more memory.
+    pub step_frames: u32,
+    /// 0.
+    pub reserved: u32,
     /// Bytes that the signal may take beside the model; 0: 4 GiB.
     pub max_memory: u64,
 }
@@ -236,6 +244,14 @@ grows! {
     codec_nac_info up to fingerprint: [u8; 16],
     codec_nac_item up to samples: u64,
     codec_io up to seek: codec_seek,
+}
+
+/// Fails if a field without a meaning is set.
+pub(crate) fn unused(reserved: u32) -> Result<(), Failure> {
+    match reserved {
+        0 => Ok(()),
+        n => Err(Failure::new(CODEC_ERROR_ARGUMENT, format!("`reserved` is {n}; it must be 0"))),
+    }
 }
 
 /// The most that a struct can grow to.

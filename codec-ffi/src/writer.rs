@@ -134,7 +134,7 @@ pub unsafe extern "C" fn codec_nac_writer_create_io(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_nac_writer_destroy(writer: *mut codec_nac_writer) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle that no other call uses.
-    unsafe { handle::destroy::<Writer>(writer) }
+    unsafe { handle::destroy::<Writer>(writer, true) }
 }
 
 /// The text of the writer's last error; empty if there was none. It stays until the next call with the writer. Never null.
