@@ -97,6 +97,7 @@ pub struct ChainState {
     max_rows: usize,
     started: bool,
     finished: bool,
+    noise_seed: Option<u64>,
 }
 
 impl Chain {
@@ -116,6 +117,11 @@ impl Chain {
     /// Channels of the output.
     pub fn output_channels(&self) -> usize {
         self.output
+    }
+
+    /// Whether a layer adds noise where it has a seed ([`ChainState::set_noise_seed`]).
+    pub fn has_noise(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op.kind, Kind::Noise(_)))
     }
 
     /// Sizes, delays and costs.
@@ -141,6 +147,7 @@ impl Chain {
             max_rows,
             started: false,
             finished: false,
+            noise_seed: None,
         }
     }
 
@@ -277,13 +284,14 @@ impl Chain {
         let first = View { start: mem.room(0)?.data(), rows };
         mem.slice(first.start, rows * self.input)?.copy_from_slice(&input[..rows * self.input]);
         mem.set(0, first);
+        let noise_seed = state.noise_seed;
         for (op, (cursor, skip_rows)) in self.ops.iter().zip(&mut state.cursors) {
             let outside = RunError::Internal("state outside its memory");
             let [own, skip] = state
                 .state
                 .get_disjoint_mut([op.state.0..op.state.0 + op.state.1, op.skip.0..op.skip.0 + op.skip.1])
                 .map_err(|_| outside)?;
-            let step = Step { cx, arena: self.arena.as_ref(), state: own, cursor, skip, skip_rows, finish };
+            let step = Step { cx, arena: self.arena.as_ref(), state: own, cursor, skip, skip_rows, finish, noise_seed };
             let phases = |(first, count): (usize, usize)| self.phases.get(first..first + count).unwrap_or_default();
             match op.kind {
                 Kind::Conv(l) => l.step(step, &mut mem)?,
@@ -319,6 +327,12 @@ impl ChainState {
         self.state.fill(0.0);
         self.started = false;
         self.finished = false;
+    }
+
+    /// Seed of the noise layers ([`crate::spec::Noise`]) for this signal and those after a reset; `None` for the spec's,
+    /// which may be none. To be set before the first step.
+    pub fn set_noise_seed(&mut self, seed: Option<u64>) {
+        self.noise_seed = seed;
     }
 
     /// Rows that a step may bring.

@@ -52,6 +52,7 @@ pub struct DecoderState {
     latent: Vec<f32>,
     frames: usize,
     scratch: Vec<f32>,
+    first: usize,
     codebooks: usize,
 }
 
@@ -62,10 +63,12 @@ fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> 
             spec.version
         )));
     }
-    if let Framing::Segments { length, stride, .. } = spec.framing
-        && (length == 0 || stride == 0)
-    {
-        return Err(BuildError::Spec(format!("segments of {length} samples every {stride}: at least 1 is needed")));
+    match spec.framing {
+        Framing::Segments { length, stride, .. } if length == 0 || stride == 0 => {
+            return Err(BuildError::Spec(format!("segments of {length} samples every {stride}: at least 1 is needed")));
+        }
+        Framing::Windows { length, stride } => check_windows(length, stride, spec.hop)?,
+        _ => {}
     }
     let latent = spec.latent as usize;
     if quantizer.dim() != latent || end != latent {
@@ -78,6 +81,17 @@ fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> 
         return Err(BuildError::Spec("a hop of 0".into()));
     }
     Ok(())
+}
+
+fn check_windows(length: u32, stride: u32, hop: u32) -> Result<(), BuildError> {
+    let whole = |samples: u32, frames: u64| u64::from(samples).is_multiple_of(frames * u64::from(hop));
+    let fits = |overlap: u32| hop > 0 && stride > 0 && whole(stride, 1) && whole(overlap, 2);
+    if length.checked_sub(stride).is_some_and(fits) {
+        return Ok(());
+    }
+    Err(BuildError::Spec(format!(
+        "windows of {length} samples every {stride}: with a hop of {hop} the stride and half of what they share are whole frames"
+    )))
 }
 
 impl Encoder {
@@ -266,7 +280,16 @@ impl Decoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize) -> Result<DecoderState, RunError> {
-        self.quantizer.check_codebooks(0, codebooks)?;
+        self.state_range(frames, 0, codebooks)
+    }
+
+    /// As [`Decoder::state`], for frames of the `codebooks` codes from `first` on: what those codebooks add to the latent
+    /// is decoded by itself ([`Quantizer::decode_range`]).
+    ///
+    /// # Errors
+    /// [`Quantizer::check_codebooks`].
+    pub fn state_range(&self, frames: usize, first: usize, codebooks: usize) -> Result<DecoderState, RunError> {
+        self.quantizer.check_codebooks(first, codebooks)?;
         let frames = frames.max(1);
         let rows = frames.saturating_mul(self.quantizer.rows_per_frame());
         Ok(DecoderState {
@@ -274,6 +297,7 @@ impl Decoder {
             latent: vec![0.0; rows.saturating_mul(self.quantizer.dim())],
             frames,
             scratch: vec![0.0; self.quantizer.scratch_len(frames, 1)],
+            first,
             codebooks,
         })
     }
@@ -304,7 +328,8 @@ impl Decoder {
         let too_long = RunError::TooLong { planned: state.frames };
         let len = frames.saturating_mul(self.quantizer.rows_per_frame() * self.quantizer.dim());
         let latent = state.latent.get_mut(..len).ok_or(too_long)?;
-        self.quantizer.decode(cx, codes, frames, state.codebooks, latent, &mut state.scratch)?;
+        let DecoderState { first, codebooks, .. } = *state;
+        self.quantizer.decode_range(cx, codes, frames, first, codebooks, latent, &mut state.scratch)?;
         self.chain.step(cx, &mut state.chain, latent, finish)
     }
 }
@@ -313,6 +338,11 @@ impl DecoderState {
     /// Forgets the signal.
     pub fn reset(&mut self) {
         self.chain.reset();
+    }
+
+    /// Seed of the decoder's noise, see [`super::ChainState::set_noise_seed`].
+    pub fn set_noise_seed(&mut self, seed: Option<u64>) {
+        self.chain.set_noise_seed(seed);
     }
 
     /// Codes a frame.

@@ -11,4 +11,4 @@ mod tests;
 pub use chain::{Chain, ChainState};
 pub use coder::{Decoder, DecoderState, Encoder, EncoderState};
 pub use plan::{ChainPlan, LayerPlan};
-pub use segments::{Crossfade, Segmented, normalize};
+pub use segments::{Crossfade, Segmented, Window, Windowed, normalize};
