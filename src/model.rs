@@ -47,14 +47,21 @@ struct About {
 /// How to code a signal.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Codes a frame; `None` for all that the model has.
+    /// Codes a frame; `None` for all that the model has, from [`Options::first_codebook`] on.
     pub codebooks: Option<usize>,
+    /// Which of the model's codes of a frame is the first, 0 for all from the beginning. An encoder searches the codes before it and
+    /// leaves them out; a decoder makes of the codes what they add to the latent by themselves
+    /// ([`Quantizer::decode_range`]).
+    pub first_codebook: usize,
     /// Width of the codebook search over residual stages; 1 is the greedy search, and more than
     /// [`MAX_BEAM`](codec_core::quantizer::MAX_BEAM) counts as that.
     pub beam: usize,
     /// Codebooks, from the first on, that are encoded at half the rate: neighbouring frames share their codes, which decode
     /// as ever ([`Quantizer::encode_merged`]). 0 for none.
     pub merged_books: usize,
+    /// Seed of the noise that a decoder adds (SNAC's, [`codec_core::spec::Noise`]): the same seed and codes give the same
+    /// samples. `None` for the model's own, which in imported models is no noise.
+    pub noise_seed: Option<u64>,
     /// Threads for one signal; 0 for as many as the machine has. Results do not depend on it.
     pub threads: usize,
     /// Instruction set. Results do not depend on it.
@@ -66,7 +73,16 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { codebooks: None, beam: 1, merged_books: 0, threads: 1, isa: Isa::detect(), max_memory: 4 << 30 }
+        Self {
+            codebooks: None,
+            first_codebook: 0,
+            beam: 1,
+            merged_books: 0,
+            noise_seed: None,
+            threads: 1,
+            isa: Isa::detect(),
+            max_memory: 4 << 30,
+        }
     }
 }
 
@@ -180,7 +196,7 @@ impl Model {
         Encoder::new(self, options)
     }
 
-    /// A decoder for one signal of `options.codebooks` codes a frame.
+    /// A decoder for one signal of `options.codebooks` codes a frame, from `options.first_codebook` on.
     ///
     /// # Errors
     /// Those of [`Model::decoder_plan`]; a number of codebooks that the model does not have.

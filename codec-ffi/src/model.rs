@@ -159,7 +159,7 @@ pub unsafe extern "C" fn codec_model_get_info(model: *const codec_model, info: *
             let spec = model.spec();
             let quantizer = model.quantizer()?;
             let (segment_samples, segment_stride) = match spec.framing {
-                Framing::Stream => (0, 0),
+                Framing::Stream | Framing::Windows { .. } => (0, 0),
                 Framing::Segments { length, stride, .. } => (length, stride),
             };
             let value = codec_model_info {

@@ -112,7 +112,13 @@ impl From<Error> for Failure {
             Error::Build(e) => return e.clone().into(),
             Error::Run(e) => return (*e).into(),
             Error::Memory { .. } | Error::SignalMemory { .. } => CODEC_ERROR_MEMORY,
-            Error::Codes(_) | Error::Length { .. } => CODEC_ERROR_CODES,
+            Error::Io { .. } => CODEC_ERROR_IO,
+            Error::Image(_) => CODEC_ERROR_MODEL,
+            Error::CodesPerFrame { .. }
+            | Error::Segment { .. }
+            | Error::NoSegment { .. }
+            | Error::Segments { .. }
+            | Error::Length { .. } => CODEC_ERROR_CODES,
             Error::Isa(_) => CODEC_ERROR_UNSUPPORTED,
             Error::Threads(_) => CODEC_ERROR_THREADS,
             _ => CODEC_ERROR_INTERNAL,

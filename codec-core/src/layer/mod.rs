@@ -167,6 +167,8 @@ pub(crate) struct Step<'a> {
     pub skip: &'a mut [f32],
     /// Whether the signal ends with these rows.
     pub finish: bool,
+    /// The signal's seed for noise, in place of the spec's.
+    pub noise_seed: Option<u64>,
 }
 
 /// Copies kept rows before the new ones and returns where the first of them lies.
