@@ -8,6 +8,7 @@ pub mod audio;
 pub mod checkpoint;
 mod codes;
 mod error;
+mod image_file;
 pub mod import;
 mod mapped;
 mod model;
@@ -19,5 +20,6 @@ pub mod tokens;
 
 pub use codes::{Codes, Segment};
 pub use error::Error;
+pub use image_file::{ImageFileError, PackOptions, Parts};
 pub use model::{Bitrate, Model, ModelInfo, NetworkInfo, Options};
 pub use stream::{Decoder, Encoder};
