@@ -96,7 +96,18 @@ impl Model {
         if Self::is_image(path) {
             return Ok(ImageFile::open(path)?.into());
         }
-        Ok(Self::of(ModelFile::open(path)?))
+        Ok(ModelFile::open(path)?.into())
+    }
+
+    /// Reads a model file or a deploy image that lies in memory, where its bytes stay.
+    ///
+    /// # Errors
+    /// As [`Model::load`], and an image that is not aligned as [`Model::from_image`] needs it.
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
+        if starts_as_image(bytes) {
+            return Self::from_image(Arc::new(bytes));
+        }
+        Ok(ModelFile::from_static(bytes)?.into())
     }
 
     /// Whether a file can be read and starts as a deploy image.
@@ -106,27 +117,12 @@ impl Model {
         read.is_ok() && starts_as_image(&start)
     }
 
-    /// Reads a model file or a deploy image that lies in memory, where its bytes stay.
-    ///
-    /// # Errors
-    /// As [`Model::load`]; an image is not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
-    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
-        if starts_as_image(bytes) {
-            return Self::from_image(Arc::new(bytes));
-        }
-        Ok(Self::of(ModelFile::from_static(bytes)?))
-    }
-
     /// A model from a deploy image in memory, which is used where it lies.
     ///
     /// # Errors
     /// The bytes are no image, damaged, or not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
     pub fn from_image(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
         Ok(ImageFile::from_bytes(bytes, "the image")?.into())
-    }
-
-    fn of(file: ModelFile) -> Self {
-        Self { source: Source::File(file), encoder: OnceLock::new(), decoder: OnceLock::new() }
     }
 
     /// What the codec is.
@@ -332,6 +328,12 @@ impl Model {
             encoder,
             decoder,
         })
+    }
+}
+
+impl From<ModelFile> for Model {
+    fn from(file: ModelFile) -> Self {
+        Self { source: Source::File(file), encoder: OnceLock::new(), decoder: OnceLock::new() }
     }
 }
 

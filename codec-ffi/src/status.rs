@@ -107,8 +107,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::ModelFile(ModelFileError::Io { .. }) => CODEC_ERROR_IO,
-            Error::ModelFile(_) => CODEC_ERROR_MODEL,
+            Error::ModelFile(ModelFileError::Io { .. }) | Error::Io { .. } => CODEC_ERROR_IO,
+            Error::ModelFile(_) | Error::Image(_) => CODEC_ERROR_MODEL,
             Error::Build(e) => return e.clone().into(),
             Error::Run(e) => return (*e).into(),
             Error::Memory { .. } | Error::SignalMemory { .. } => CODEC_ERROR_MEMORY,

@@ -3,6 +3,8 @@
 
 pub mod models;
 
+pub use models::signal;
+
 use std::{
     ffi::{CStr, CString, c_char},
     path::Path,
@@ -56,17 +58,4 @@ impl Drop for Model {
         // SAFETY: the handle is this one's.
         assert_eq!(unsafe { codec_model_destroy(self.0) }, CODEC_OK);
     }
-}
-
-/// A signal with some of everything, interleaved.
-pub fn signal(samples: usize, channels: usize) -> Vec<f32> {
-    let mut state = 7u32;
-    (0..samples * channels)
-        .map(|i| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let noise = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
-            let t = (i / channels) as f32 / 8000.0;
-            0.4 * (t * 2765.0).sin() + 0.2 * (t * t * 900.0).sin() + 0.1 * noise
-        })
-        .collect()
 }
