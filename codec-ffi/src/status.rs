@@ -112,8 +112,6 @@ impl From<Error> for Failure {
             Error::Build(e) => return e.clone().into(),
             Error::Run(e) => return (*e).into(),
             Error::Memory { .. } | Error::SignalMemory { .. } => CODEC_ERROR_MEMORY,
-            Error::Io { .. } => CODEC_ERROR_IO,
-            Error::Image(_) => CODEC_ERROR_MODEL,
             Error::CodesPerFrame { .. }
             | Error::Segment { .. }
             | Error::NoSegment { .. }
