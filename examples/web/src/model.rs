@@ -1,6 +1,9 @@
-//! A model from the bytes of its file (`docs/model-file.md`).
+//! A model from the bytes of its file (`docs/model-file.md`) or of its deploy image (`docs/image.md`).
+
+use std::sync::Arc;
 
 use codec_core::{
+    image::{self, Image, SharedBytes},
     pipeline::{Decoder, Encoder},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing, SPEC_VERSION},
@@ -11,13 +14,19 @@ use serde_json::{Value, json};
 
 /// A codec that is ready to run.
 pub struct Model {
-    pub spec: CodecSpec,
+    pub name: String,
+    pub sample_rate: u32,
+    pub channels: u32,
+    pub hop: u32,
     pub fingerprint: [u8; 16],
-    pub license: Option<String>,
+    codebook_choices: Vec<u32>,
+    license: Option<String>,
     /// `Err` says why there is none.
     pub encoder: Result<Encoder, String>,
     pub decoder: Result<Decoder, String>,
 }
+
+const SEGMENTS: &str = "the model cuts signals into segments, which this page does not do";
 
 /// The tensors of a file, in place.
 struct File<'a>(Vec<(String, Dtype, Vec<usize>, &'a [u8])>);
@@ -30,9 +39,40 @@ impl Tensors for File<'_> {
 }
 
 impl Model {
-    /// Reads a model file and packs its weights.
-    pub fn load(bytes: &[u8]) -> Result<Self, String> {
-        let invalid = |e| format!("this is no model file: {e}");
+    /// Reads a model: an image, which runs where it lies, or a model file, whose weights are packed.
+    pub fn load(bytes: Vec<u8>) -> Result<Self, String> {
+        let model = if bytes.starts_with(b"CODECIMG") { Self::image(bytes)? } else { Self::file(&bytes)? };
+        if let (Err(e), Err(_)) = (&model.encoder, &model.decoder) {
+            return Err(e.clone());
+        }
+        Ok(model)
+    }
+
+    fn image(bytes: Vec<u8>) -> Result<Self, String> {
+        let owner: SharedBytes = Arc::new(bytes);
+        let image = Image::open((*owner).as_ref()).map_err(|e| e.to_string())?;
+        let meta = *image.meta();
+        if meta.segments.is_some() {
+            return Err(SEGMENTS.into());
+        }
+        let spec: Value = image.spec_json().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
+        let choices = spec["codebook_choices"].as_array().into_iter().flatten();
+        let (encoder, decoder) = image::load(&owner).map_err(|e| e.to_string())?;
+        Ok(Self {
+            name: spec["name"].as_str().unwrap_or("unnamed").to_owned(),
+            sample_rate: meta.sample_rate,
+            channels: meta.channels,
+            hop: meta.hop,
+            fingerprint: meta.fingerprint,
+            codebook_choices: choices.filter_map(|n| n.as_u64()?.try_into().ok()).collect(),
+            license: None,
+            encoder: encoder.ok_or_else(|| "the image has no encoder".to_owned()),
+            decoder: decoder.ok_or_else(|| "the image has no decoder".to_owned()),
+        })
+    }
+
+    fn file(bytes: &[u8]) -> Result<Self, String> {
+        let invalid = |e| format!("this is no model: {e}");
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
         let text = |key: &str| metadata.metadata().as_ref()?.get(key).cloned();
         let need = |key| text(key).ok_or_else(|| format!("no `{key}` in the metadata: import the checkpoint first"));
@@ -48,7 +88,7 @@ impl Model {
         }
         let spec: CodecSpec = serde_json::from_str(&spec).map_err(wrong)?;
         if let Framing::Segments { .. } = spec.framing {
-            return Err(format!("{} cuts signals into segments, which this page does not do", spec.name));
+            return Err(SEGMENTS.into());
         }
         if spec.sample_rate == 0 || spec.channels == 0 || spec.hop == 0 {
             return Err("a spec without a rate, channels or a hop".into());
@@ -68,12 +108,17 @@ impl Model {
             tensors.push((name.to_owned(), dtype, view.shape().to_vec(), view.data()));
         }
         let file = File(tensors);
-        let encoder = Encoder::new(&spec, &file).map_err(|e| e.to_string());
-        let decoder = Decoder::new(&spec, &file).map_err(|e| e.to_string());
-        if let (Err(e), Err(_)) = (&encoder, &decoder) {
-            return Err(e.clone());
-        }
-        Ok(Self { spec, fingerprint, license: text("codec.license"), encoder, decoder })
+        Ok(Self {
+            encoder: Encoder::new(&spec, &file).map_err(|e| e.to_string()),
+            decoder: Decoder::new(&spec, &file).map_err(|e| e.to_string()),
+            name: spec.name,
+            sample_rate: spec.sample_rate,
+            channels: spec.channels,
+            hop: spec.hop,
+            fingerprint,
+            codebook_choices: spec.codebook_choices,
+            license: text("codec.license"),
+        })
     }
 
     /// The quantizer of whichever of encoder and decoder is there.
@@ -87,16 +132,16 @@ impl Model {
 
     /// Frames a second.
     pub fn frame_rate(&self) -> f64 {
-        f64::from(self.spec.sample_rate) / f64::from(self.spec.hop)
+        f64::from(self.sample_rate) / f64::from(self.hop)
     }
 
     /// What a page shows of the model.
     pub fn info(&self) -> Result<Value, String> {
         let quantizer = self.quantizer()?;
-        let choices: Vec<usize> = if self.spec.codebook_choices.is_empty() {
+        let choices: Vec<usize> = if self.codebook_choices.is_empty() {
             (1..=quantizer.codebooks()).filter(|&n| quantizer.check_codebooks(0, n).is_ok()).collect()
         } else {
-            self.spec.codebook_choices.iter().map(|&n| n as usize).collect()
+            self.codebook_choices.iter().map(|&n| n as usize).collect()
         };
         let kbps = |n: usize| f64::from(quantizer.bits_per_frame(n)) * self.frame_rate() / 1000.0;
         let bitrates: Vec<Value> = choices.iter().map(|&n| json!({"codebooks": n, "kbps": kbps(n)})).collect();
@@ -109,13 +154,13 @@ impl Model {
             })
         };
         let latent_rate = self.frame_rate() * quantizer.rows_per_frame() as f64;
-        let encoder = self.encoder.as_ref().ok().map(|e| part(e.chain(), f64::from(self.spec.sample_rate)));
+        let encoder = self.encoder.as_ref().ok().map(|e| part(e.chain(), f64::from(self.sample_rate)));
         let decoder = self.decoder.as_ref().ok().filter(|_| quantizer.can_decode());
         Ok(json!({
-            "name": self.spec.name,
-            "sample_rate": self.spec.sample_rate,
-            "channels": self.spec.channels,
-            "hop": self.spec.hop,
+            "name": self.name,
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "hop": self.hop,
             "frame_rate": self.frame_rate(),
             "codebook_sizes": quantizer.sizes(),
             "bitrates": bitrates,
