@@ -1,6 +1,11 @@
 //! A loaded model.
 
-use std::{path::Path, sync::OnceLock};
+use std::{
+    fs::File,
+    io::Read,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use codec_core::{
     BuildError,
@@ -13,15 +18,30 @@ use serde::Serialize;
 
 use crate::{
     Codes, Decoder, Encoder, Error,
-    model_file::{Fingerprint, ModelFile},
+    image_file::{ImageFile, starts_as_image},
+    model_file::{Fingerprint, ModelFile, Provenance},
 };
 
-/// A model file, mapped. Encoder and decoder are planned when first used, and shared by every signal.
+/// A model file or a deploy image, mapped. Encoder and decoder are planned when first used, and shared by every signal.
 #[derive(Debug)]
 pub struct Model {
-    file: ModelFile,
+    source: Source,
     encoder: OnceLock<Result<pipeline::Encoder, BuildError>>,
     decoder: OnceLock<Result<pipeline::Decoder, BuildError>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(ModelFile),
+    Image(About),
+}
+
+/// What an image says of its model.
+#[derive(Debug)]
+struct About {
+    spec: CodecSpec,
+    provenance: Provenance,
+    fingerprint: Fingerprint,
 }
 
 /// How to code a signal.
@@ -51,27 +71,67 @@ impl Default for Options {
 }
 
 impl Model {
-    /// Opens a model file.
+    /// Opens a model file or a deploy image.
     ///
     /// # Errors
-    /// The file cannot be read, is no model file, or its spec is of a version that this build does not know.
+    /// The file cannot be read, is neither, or is of a version that this build does not know; an image is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Ok(Self { file: ModelFile::open(path.as_ref())?, encoder: OnceLock::new(), decoder: OnceLock::new() })
+        let path = path.as_ref();
+        if Self::is_image(path) {
+            return Ok(ImageFile::open(path)?.into());
+        }
+        let source = Source::File(ModelFile::open(path)?);
+        Ok(Self { source, encoder: OnceLock::new(), decoder: OnceLock::new() })
+    }
+
+    /// Whether a file can be read and starts as a deploy image.
+    pub fn is_image(path: impl AsRef<Path>) -> bool {
+        let mut start = Vec::with_capacity(8);
+        let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut start));
+        read.is_ok() && starts_as_image(&start)
+    }
+
+    /// A model from a deploy image in memory, which is used where it lies.
+    ///
+    /// # Errors
+    /// The bytes are no image, damaged, or not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
+    pub fn from_image(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
+        Ok(ImageFile::from_bytes(bytes, "the image")?.into())
     }
 
     /// What the codec is.
     pub fn spec(&self) -> &CodecSpec {
-        self.file.spec()
+        match &self.source {
+            Source::File(file) => file.spec(),
+            Source::Image(about) => &about.spec,
+        }
     }
 
     /// What identifies spec and weights.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.file.fingerprint()
+        match &self.source {
+            Source::File(file) => file.fingerprint(),
+            Source::Image(about) => about.fingerprint,
+        }
     }
 
-    /// The file, with its licence and provenance.
-    pub fn file(&self) -> &ModelFile {
-        &self.file
+    /// Where the model comes from, and its licence.
+    pub fn provenance(&self) -> &Provenance {
+        match &self.source {
+            Source::File(file) => file.provenance(),
+            Source::Image(about) => &about.provenance,
+        }
+    }
+
+    /// Compares the content with what the file states of it. An image's checksum was already compared as it was opened.
+    ///
+    /// # Errors
+    /// They differ.
+    pub fn verify(&self) -> Result<(), Error> {
+        match &self.source {
+            Source::File(file) => Ok(file.verify()?),
+            Source::Image(_) => Ok(()),
+        }
     }
 
     /// The planned encoder.
@@ -79,7 +139,10 @@ impl Model {
     /// # Errors
     /// The model has none, or its spec and tensors do not fit.
     pub fn encoder_plan(&self) -> Result<&pipeline::Encoder, Error> {
-        let built = self.encoder.get_or_init(|| pipeline::Encoder::new(self.spec(), &self.file));
+        let built = self.encoder.get_or_init(|| match &self.source {
+            Source::File(file) => pipeline::Encoder::new(self.spec(), file),
+            Source::Image(about) => Err(BuildError::NoEncoder(about.spec.name.clone())),
+        });
         built.as_ref().map_err(|e| e.clone().into())
     }
 
@@ -88,7 +151,10 @@ impl Model {
     /// # Errors
     /// The model has none, or its spec and tensors do not fit.
     pub fn decoder_plan(&self) -> Result<&pipeline::Decoder, Error> {
-        let built = self.decoder.get_or_init(|| pipeline::Decoder::new(self.spec(), &self.file));
+        let built = self.decoder.get_or_init(|| match &self.source {
+            Source::File(file) => pipeline::Decoder::new(self.spec(), file),
+            Source::Image(about) => Err(BuildError::NoDecoder(about.spec.name.clone())),
+        });
         built.as_ref().map_err(|e| e.clone().into())
     }
 
@@ -236,6 +302,18 @@ impl Model {
             encoder,
             decoder,
         })
+    }
+}
+
+impl From<ImageFile> for Model {
+    fn from(image: ImageFile) -> Self {
+        let ImageFile { spec, provenance, fingerprint, encoder, decoder } = image;
+        let cell = |found: Option<_>| found.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part)));
+        Self {
+            source: Source::Image(About { spec, provenance, fingerprint }),
+            encoder: cell(encoder),
+            decoder: decoder.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part))),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use codec_core::{
 };
 use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::mapped::map;
@@ -184,7 +185,7 @@ impl Tensors for TensorMap {
 }
 
 /// Where a model comes from and what may be done with it; free text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The published system, such as `encodec-24khz`.
     pub system: Option<String>,

@@ -8,6 +8,8 @@
 mod aligned;
 mod attention;
 mod depthwise;
+#[cfg(embedded_fma)]
+mod embedded;
 mod fft;
 mod isa;
 mod map;
@@ -242,7 +244,9 @@ fn dispatch<O: Op>(isa: Isa, op: O) -> O::Output {
             // SAFETY: a part of the architecture.
             scalar::Scalar(unsafe { scalar::Hardware::new() }).call(op)
         }
-        #[cfg(not(target_arch = "aarch64"))]
+        #[cfg(embedded_fma)]
+        _ => scalar::Scalar(scalar::Hardware::here()).call(op),
+        #[cfg(not(any(target_arch = "aarch64", embedded_fma)))]
         _ => scalar::Scalar(scalar::Software).call(op),
     }
 }
@@ -457,6 +461,18 @@ pub fn lstm_cell(cx: Compute<'_>, gates: &[f32], cell: &mut [f32], hidden: &mut 
         return false;
     }
     dispatch(cx.isa, map::LstmOp { gates, cell, hidden });
+    true
+}
+
+/// `re = m cos(phase)` and `im = m sin(phase)` with `m = min(exp(log_magnitude), most)`, `most` too where that is NaN.
+///
+/// Returns `false`, and has written nothing, if the lengths differ.
+#[must_use]
+pub fn polar(cx: Compute<'_>, log_magnitude: &[f32], phase: &[f32], most: f32, re: &mut [f32], im: &mut [f32]) -> bool {
+    if [phase.len(), re.len(), im.len()] != [log_magnitude.len(); 3] {
+        return false;
+    }
+    dispatch(cx.isa, map::PolarOp { log_magnitude, phase, most, re, im });
     true
 }
 

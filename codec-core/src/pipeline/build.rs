@@ -165,6 +165,7 @@ impl<'t> Builder<'t> {
             parameters: parameters as u64,
             macs_per_row: macs / cur.step(),
             state,
+            last_step: usize::MAX,
         });
     }
 
@@ -213,6 +214,8 @@ impl<'t> Builder<'t> {
         }
         for layer in layers {
             cur = self.layer(layer, cur)?;
+            let last_step = self.ops.len().saturating_sub(1);
+            self.plans.iter_mut().filter(|p| p.last_step == usize::MAX).for_each(|p| p.last_step = last_step);
             let weights = self.arena.as_ref().len();
             if self.ops.len() > MAX_OPS || weights > MAX_WEIGHTS {
                 return Err(too_much(format!(

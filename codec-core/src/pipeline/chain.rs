@@ -16,26 +16,26 @@ use crate::{
 };
 
 impl Kind {
-    /// Buffers that the layer reads and the one that it writes.
-    pub(super) fn buffers(&self) -> ([Option<usize>; 4], usize) {
+    /// Buffers that the layer reads.
+    fn inputs(&self) -> [Option<usize>; 4] {
         let one = |b| [Some(b), None, None, None];
         let two = |a, b| [Some(a), Some(b), None, None];
         match *self {
-            Self::Conv(l) => ([Some(l.src), l.residual, None, None], l.dst),
-            Self::ConvTranspose(l) => (one(l.src), l.dst),
-            Self::Blocks(l) => (two(l.src, l.tmp), l.dst),
-            Self::Map(l) => (one(l.src), l.dst),
-            Self::Add(l) => (two(l.src, l.dst), l.dst),
-            Self::Lstm(l) => (two(l.src, l.tmp), l.dst),
-            Self::GroupNorm(l) => (two(l.src, l.tmp), l.src),
-            Self::Attention(l) => ([l.query, l.key, l.value, l.tmp].map(Some), l.dst),
+            Self::Conv(l) => [Some(l.src), l.residual, None, None],
+            Self::ConvTranspose(l) => one(l.src),
+            Self::Blocks(l) => two(l.src, l.tmp),
+            Self::Map(l) => one(l.src),
+            Self::Add(l) => two(l.src, l.dst),
+            Self::Lstm(l) => two(l.src, l.tmp),
+            Self::GroupNorm(l) => two(l.src, l.tmp),
+            Self::Attention(l) => [l.query, l.key, l.value, l.tmp].map(Some),
             Self::Trim(TrimLayer { src, .. })
             | Self::PadEnd(PadEndLayer { src, .. })
             | Self::Gather(GatherLayer { src, .. })
-            | Self::LayerNorm(LayerNormLayer { src, .. }) => (one(src), src),
-            Self::Istft(l) => (two(l.src, l.tmp), l.dst),
-            Self::LogMel(l) => (two(l.src, l.tmp), l.dst),
-            Self::Noise(l) => (two(l.src, l.tmp), l.src),
+            | Self::LayerNorm(LayerNormLayer { src, .. }) => one(src),
+            Self::Istft(l) => two(l.src, l.tmp),
+            Self::LogMel(l) => two(l.src, l.tmp),
+            Self::Noise(l) => two(l.src, l.tmp),
         }
     }
 }
@@ -178,9 +178,8 @@ impl Chain {
         touch(0, 0);
         touch(self.last, self.ops.len() + 1);
         for (i, op) in self.ops.iter().enumerate() {
-            let (reads, writes) = op.kind.buffers();
-            reads.into_iter().flatten().for_each(|b| touch(b, i + 1));
-            touch(writes, i + 1);
+            op.kind.inputs().into_iter().flatten().for_each(|b| touch(b, i + 1));
+            touch(op.kind.output(), i + 1);
         }
         let mut rooms = vec![Room::default(); self.buffers.len()];
         let mut order: Vec<usize> = (0..rooms.len()).collect();
@@ -234,6 +233,22 @@ impl Chain {
         finish: bool,
     ) -> Result<&'s [f32], RunError> {
         self.network().step(cx, state.block(), input, finish)
+    }
+
+    /// As [`Chain::step`]; `watch` is shown the rows that each planned step made, with the step's number. Steps are numbered
+    /// as in [`LayerPlan::last_step`](super::LayerPlan::last_step); the order does not depend on the precision of the weights.
+    ///
+    /// # Errors
+    /// As [`Chain::step`].
+    pub fn step_watched<'s>(
+        &self,
+        cx: Compute<'_>,
+        state: &'s mut ChainState,
+        input: &[f32],
+        finish: bool,
+        mut watch: impl FnMut(usize, &[f32]),
+    ) -> Result<&'s [f32], RunError> {
+        self.network().step_watched(cx, state.block(), input, finish, &mut watch)
     }
 }
 

@@ -33,6 +33,29 @@ pub(crate) enum Kind {
     Noise(NoiseLayer),
 }
 
+impl Kind {
+    /// The buffer that the layer writes.
+    pub(crate) fn output(&self) -> usize {
+        match self {
+            Self::Conv(ConvLayer { dst, .. })
+            | Self::ConvTranspose(ConvTransposeLayer { dst, .. })
+            | Self::Blocks(BlocksLayer { dst, .. })
+            | Self::Map(MapLayer { dst, .. })
+            | Self::Add(AddLayer { dst, .. })
+            | Self::Lstm(LstmLayer { dst, .. })
+            | Self::Attention(AttentionLayer { dst, .. })
+            | Self::Istft(IstftLayer { dst, .. })
+            | Self::LogMel(LogMelLayer { dst, .. }) => *dst,
+            Self::GroupNorm(GroupNormLayer { src, .. })
+            | Self::Trim(TrimLayer { src, .. })
+            | Self::PadEnd(PadEndLayer { src, .. })
+            | Self::Gather(GatherLayer { src, .. })
+            | Self::LayerNorm(LayerNormLayer { src, .. })
+            | Self::Noise(NoiseLayer { src, .. }) => *src,
+        }
+    }
+}
+
 /// A buffer between layers, before its place is known.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Buffer {
@@ -206,6 +229,18 @@ impl<'a> Network<'a> {
         input: &[f32],
         finish: bool,
     ) -> Result<&'m [f32], RunError> {
+        self.step_watched(cx, block, input, finish, &mut |_, _| {})
+    }
+
+    /// As [`Network::step`]; `watch` sees the rows that each op made.
+    pub(crate) fn step_watched<'m>(
+        &self,
+        cx: Compute<'_>,
+        block: &'m mut [u8],
+        input: &[f32],
+        finish: bool,
+        watch: &mut impl FnMut(usize, &[f32]),
+    ) -> Result<&'m [f32], RunError> {
         let Parts { head, rooms, views, cursors, state, scratch } = parts(block)?;
         let &mut [_, _, ops, state_len, _, planned, ref mut started, ref mut finished] = head else {
             return Err(RunError::Uninitialized);
@@ -232,7 +267,7 @@ impl<'a> Network<'a> {
         let first = View { start: mem.room(0)?.data(), rows };
         mem.slice(first.start, input.len())?.copy_from_slice(input);
         mem.set(0, first);
-        for (op, words) in self.ops.iter().zip(cursors) {
+        for (index, (op, words)) in self.ops.iter().zip(cursors).enumerate() {
             let outside = RunError::Internal("state outside its memory");
             let [own, skip] = state
                 .get_disjoint_mut([op.state.0..op.state.0 + op.state.1, op.skip.0..op.skip.0 + op.skip.1])
@@ -258,6 +293,9 @@ impl<'a> Network<'a> {
                 Kind::Noise(l) => l.step(step, &mut mem)?,
             }
             *words = cursor.into();
+            let made = op.kind.output();
+            let (view, channels) = (mem.view(made), mem.room(made)?.channels);
+            watch(index, mem.slice(view.start, view.rows * channels)?);
         }
         let out = mem.view(self.last);
         let outside = RunError::Internal("output outside the scratch memory");

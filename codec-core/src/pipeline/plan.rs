@@ -36,6 +36,9 @@ pub struct LayerPlan {
     pub macs_per_row: f64,
     /// Values that it keeps between steps.
     pub state: usize,
+    /// Number of the last planned step of its own, in [`Chain::step_watched`](super::Chain::step_watched).
+    #[serde(skip)]
+    pub last_step: usize,
 }
 
 /// How rows of a buffer lie in the chain's input.

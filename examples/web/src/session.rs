@@ -16,7 +16,7 @@ const MAX_WHOLE: usize = 1 << 24;
 /// The buffers that a page writes and reads, and what runs between them.
 #[derive(Default)]
 pub struct Session {
-    /// A model file, a `.nac` file or a picture.
+    /// A deploy image, a `.nac` file or a picture.
     pub bytes: Vec<u8>,
     /// Interleaved samples: what is to be encoded next, or was decoded last.
     pub pcm: Vec<f32>,
@@ -62,12 +62,12 @@ impl Session {
         self.model.as_ref().ok_or_else(|| "load a model first".to_owned())
     }
 
-    /// Takes the bytes as a model file and describes the model, as JSON in `text`.
+    /// Takes the bytes as a deploy image and describes the model, as JSON in `text`.
     pub fn load_model(&mut self) -> Result<usize, String> {
         let bytes = std::mem::take(&mut self.bytes);
         (self.model, self.encoder, self.decoder) = (None, None, None);
         self.codes.clear();
-        let model = Model::load(bytes)?;
+        let model = Model::open(bytes)?;
         self.text = model.info()?.to_string();
         self.model = Some(model);
         Ok(0)

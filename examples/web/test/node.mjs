@@ -1,14 +1,14 @@
 // Encodes and decodes in node and compares with the host's files:
-// node node.mjs CODEC.wasm MODEL WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB LEAST_SPEED
+// node node.mjs CODEC.wasm IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB LEAST_SPEED
 import fs from "node:fs";
 import { Codec } from "../page/codec.js";
 import { readWav } from "../page/wav.js";
 import { compare } from "./compare.mjs";
 
-const [wasm, model, wav, codebooks, nac, pcm, least, leastSpeed] = process.argv.slice(2);
+const [wasm, image, wav, codebooks, nac, pcm, least, leastSpeed] = process.argv.slice(2);
 const bytes = (path) => new Uint8Array(fs.readFileSync(path));
 const codec = await Codec.create(fs.readFileSync(wasm));
-const info = codec.loadModel(bytes(model));
+const info = codec.loadModel(bytes(image));
 const audio = readWav(bytes(wav).buffer);
 const seconds = audio.pcm.length / audio.channels / audio.rate;
 const timed = (f) => {
@@ -61,5 +61,5 @@ refused("a wav file as .nac", () => codec.readNac(bytes(wav)));
 refused("a sample that is no number", () => { codec.startEncode(1, 1); codec.encode(Float32Array.of(NaN), true); });
 refused("no codebooks", () => codec.startEncode(0, 1));
 refused("a wav file as a model", () => codec.loadModel(bytes(wav)));
-refused("a cut model", () => codec.loadModel(bytes(model).slice(0, 100000)));
+refused("a cut model", () => codec.loadModel(bytes(image).slice(0, 100000)));
 refused("work without a model", () => codec.startEncode(1, 1));
