@@ -29,7 +29,7 @@ const mine = codec.codes();
 codec.readNac(host);
 const theirs = codec.codes();
 const equal = theirs.reduce((n, code, i) => n + (code === mine[i] ? 1 : 0), 0);
-const [decoded, decodeSpeed] = timed(() => {
+const decode = () => {
   const pieces = [];
   for (let left = codec.startDecode(); left > 0; ) {
     const step = codec.decode();
@@ -37,12 +37,16 @@ const [decoded, decodeSpeed] = timed(() => {
     left = step.left;
   }
   return Float32Array.from(pieces);
-});
+};
+// The best of three: other work on the machine only slows it.
+const runs = [timed(decode), timed(decode), timed(decode)];
+const [[decoded]] = runs;
+const decodeSpeed = Math.max(...runs.map(([, speed]) => speed));
 const snr = compare(decoded, readWav(bytes(pcm).buffer).pcm);
 const report = {
   model: info.name, mmac: info.decoder.mmac_per_second, seconds, frames,
   codes: theirs.length, equalCodes: equal, sameNac: Buffer.compare(own, host) === 0,
-  snr, encodeSpeed, decodeSpeed,
+  snr: String(snr), encodeSpeed, decodeSpeed,
 };
 console.log(JSON.stringify(report));
 
