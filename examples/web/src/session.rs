@@ -78,8 +78,7 @@ impl Session {
         let model = self.model()?;
         let encoder = model.encoder.as_ref().map_err(Clone::clone)?;
         let frames = usize::try_from(samples.div_ceil(u64::from(model.hop))).map_err(text)?;
-        let state =
-            encoder.state(step_frames(model, encoder.chain().plan(), frames)?, codebooks, 1).map_err(text)?;
+        let state = encoder.state(step_frames(model, encoder.chain().plan(), frames)?, codebooks, 1).map_err(text)?;
         self.encoder = Some(state);
         self.codes.clear();
         (self.codebooks, self.samples) = (codebooks, Some(samples));
