@@ -335,8 +335,8 @@ fn step(
     codes: &mut Vec<u16>,
     out: &mut Codes,
 ) -> Result<(), Error> {
-    let channels = plan.chain().input_channels();
-    codes.resize(plan.max_frames(pcm.len() / channels) * state.codebooks(), 0);
+    // As long as ever needed: nothing is allocated from step to step.
+    codes.resize(state.max_frames().saturating_mul(state.codebooks()), 0);
     let frames = plan.step(cx, state, pcm, finish, codes)?;
     let frames = codes.chunks_exact(state.codebooks()).take(frames);
     for frame in frames.skip(window.skip).take(window.frames.unwrap_or(usize::MAX)) {

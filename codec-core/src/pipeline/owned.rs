@@ -28,6 +28,7 @@ pub struct EncoderState {
     memory: Aligned,
     codebooks: usize,
     max_samples: usize,
+    max_frames: usize,
 }
 
 /// Codes to samples. Immutable; every signal has a [`DecoderState`].
@@ -159,7 +160,8 @@ impl Encoder {
         let (plan, layout) = (self.plan(), placed.layout());
         let mut memory = allocate(plan.state_bytes(&layout, &coding))?;
         plan.init(&layout, &coding, block(&mut memory))?;
-        Ok(EncoderState { memory, codebooks, max_samples: samples })
+        let max_frames = plan.frames(layout.output_rows);
+        Ok(EncoderState { memory, codebooks, max_samples: samples, max_frames })
     }
 
     /// Bytes of a block of state for steps of `frames` hops, to be used with [`Encoder::init`]; `usize::MAX` where that cannot
@@ -255,6 +257,11 @@ impl EncoderState {
     /// Samples (a channel) that a step may bring.
     pub fn max_samples(&self) -> usize {
         self.max_samples
+    }
+
+    /// Frames that such a step can give, at most; with one that waited to be merged.
+    pub fn max_frames(&self) -> usize {
+        self.max_frames
     }
 }
 
