@@ -8,6 +8,7 @@ use codec_core::{
     pipeline::{self, ChainPlan},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing},
+    weights::Precision,
 };
 use serde::Serialize;
 
@@ -20,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Model {
     file: ModelFile,
+    precision: Precision,
     encoder: OnceLock<Result<pipeline::Encoder, BuildError>>,
     decoder: OnceLock<Result<pipeline::Decoder, BuildError>>,
 }
@@ -56,7 +58,15 @@ impl Model {
     /// # Errors
     /// The file cannot be read, is no model file, or its spec is of a version that this build does not know.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Ok(Self { file: ModelFile::open(path.as_ref())?, encoder: OnceLock::new(), decoder: OnceLock::new() })
+        let file = ModelFile::open(path.as_ref())?;
+        Ok(Self { file, precision: Precision::default(), encoder: OnceLock::new(), decoder: OnceLock::new() })
+    }
+
+    /// The model with its networks' weights held in another precision, which makes other tokens. As it is loaded, tensors of
+    /// f16 are held in f16, all others in f32.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { file: self.file, precision, encoder: OnceLock::new(), decoder: OnceLock::new() }
     }
 
     /// What the codec is.
@@ -79,7 +89,8 @@ impl Model {
     /// # Errors
     /// The model has none, or its spec and tensors do not fit.
     pub fn encoder_plan(&self) -> Result<&pipeline::Encoder, Error> {
-        let built = self.encoder.get_or_init(|| pipeline::Encoder::new(self.spec(), &self.file));
+        let built =
+            self.encoder.get_or_init(|| pipeline::Encoder::with_precision(self.spec(), &self.file, self.precision));
         built.as_ref().map_err(|e| e.clone().into())
     }
 
@@ -88,7 +99,8 @@ impl Model {
     /// # Errors
     /// The model has none, or its spec and tensors do not fit.
     pub fn decoder_plan(&self) -> Result<&pipeline::Decoder, Error> {
-        let built = self.decoder.get_or_init(|| pipeline::Decoder::new(self.spec(), &self.file));
+        let built =
+            self.decoder.get_or_init(|| pipeline::Decoder::with_precision(self.spec(), &self.file, self.precision));
         built.as_ref().map_err(|e| e.clone().into())
     }
 

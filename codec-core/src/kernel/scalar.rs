@@ -1,8 +1,9 @@
 //! One value at a time; the reference that every other instruction set equals.
 
-use super::PANEL;
 use super::matmul::Tile;
 use super::simd::{Op, Simd, operations, tiles};
+use super::{Element, PANEL};
+use crate::weights::f16_to_f32;
 
 /// Where fused multiply-add comes from.
 pub(super) trait Fma: Copy {
@@ -128,6 +129,11 @@ impl<F: Fma> Simd for Scalar<F> {
         unsafe { *p }
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> f32 {
+        // SAFETY: the caller's.
+        f16_to_f32(unsafe { *p })
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: f32) {
         // SAFETY: the caller's.
         unsafe { *p = v }
@@ -154,7 +160,7 @@ impl<F: Fma> Simd for Scalar<F> {
         PANEL
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
         tiles!(self, rows, vectors, tile, [1] x 16)
     }
 }

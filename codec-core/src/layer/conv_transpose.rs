@@ -1,6 +1,6 @@
 //! Transposed convolution over time: `stride` dense layers (phases), each from the newest input rows.
 
-use super::{Function, Memory, Slot, Step, View, Window, keep, recall};
+use super::{Function, Memory, Slot, Step, View, Weight, Window, keep, recall};
 use crate::{
     RunError,
     kernel::{self, Compute, Epilogue, Out, Panels, Rows, Start},
@@ -18,7 +18,7 @@ pub(crate) struct Phase {
     /// First input channel, and how many.
     pub channel: usize,
     pub channels: usize,
-    pub weight: Slot,
+    pub weight: Weight,
     pub bias: Option<Slot>,
 }
 

@@ -25,7 +25,11 @@ pub(crate) use pointwise::{AddLayer, Fixed, Function, MapLayer};
 pub(crate) use shape::{GatherLayer, PadEndLayer, TrimLayer};
 pub(crate) use spectral::{IstftLayer, LogMelLayer};
 
-use crate::{RunError, kernel::Compute};
+use crate::{
+    RunError,
+    kernel::{Compute, Weights},
+    weights::Precision,
+};
 
 /// A run of values in the arena of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,24 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn of(self, arena: &[f32]) -> Result<&[f32], RunError> {
         arena.get(self.offset..self.offset + self.len).ok_or(RunError::Internal("weights outside the arena"))
+    }
+}
+
+/// Packed weights in the arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Weight {
+    pub slot: Slot,
+    pub precision: Precision,
+}
+
+impl Weight {
+    /// What is narrower than f32 lies in the arena bit for bit.
+    pub(crate) fn of(self, arena: &[f32]) -> Result<Weights<'_>, RunError> {
+        let words = self.slot.of(arena)?;
+        Ok(match self.precision {
+            Precision::F32 => Weights::F32(words),
+            Precision::F16 => Weights::F16(bytemuck::cast_slice(words)),
+        })
     }
 }
 

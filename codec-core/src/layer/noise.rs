@@ -1,6 +1,6 @@
 //! Seeded noise.
 
-use super::{Memory, Slot, Step};
+use super::{Memory, Step, Weight};
 use crate::{
     RunError,
     kernel::{self, Epilogue, Out, Panels, Pointwise, Rows, Start},
@@ -35,7 +35,7 @@ pub(crate) struct NoiseLayer {
     /// Room for the projection of every row.
     pub tmp: usize,
     pub channels: usize,
-    pub weight: Slot,
+    pub weight: Weight,
     /// Hash of the layer's name, plus the seed.
     pub key: u64,
 }

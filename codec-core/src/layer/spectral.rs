@@ -1,6 +1,6 @@
 //! Between samples and spectra: the inverse short-time Fourier transform, and the log-mel spectrogram.
 
-use super::{Memory, Slot, Step, View, Window};
+use super::{Memory, Slot, Step, View, Weight, Window};
 use crate::{
     RunError,
     kernel::{self, Epilogue, Out, Panels, Pointwise, RealFft, Rows, Start},
@@ -121,7 +121,7 @@ pub(crate) struct LogMelLayer {
     pub table: Slot,
     pub window: Slot,
     /// Panels over the bins.
-    pub filters: Slot,
+    pub filters: Weight,
 }
 
 impl LogMelLayer {

@@ -3,7 +3,13 @@
 use alloc::{vec, vec::Vec};
 
 use super::plan::ChainPlan;
-use crate::{BuildError, RunError, kernel::Compute, layer::*, spec::Layer, weights::Tensors};
+use crate::{
+    BuildError, RunError,
+    kernel::Compute,
+    layer::*,
+    spec::Layer,
+    weights::{Precision, Tensors},
+};
 
 /// One layer of a chain with its place in the state.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +111,21 @@ impl Chain {
     /// # Errors
     /// The spec is inconsistent, or a tensor is missing or of another shape.
     pub fn new(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Result<Self, BuildError> {
-        super::build::build(layers, input, tensors)
+        Self::with_precision(layers, input, tensors, Precision::F32)
+    }
+
+    /// As [`Chain::new`], with packed weights in a precision of one's choice. Biases, depthwise weights and the parameters
+    /// of norms and activations stay in f32.
+    ///
+    /// # Errors
+    /// As [`Chain::new`]; a weight that the precision cannot hold.
+    pub fn with_precision(
+        layers: &[Layer],
+        input: usize,
+        tensors: &dyn Tensors,
+        precision: Precision,
+    ) -> Result<Self, BuildError> {
+        super::build::build(layers, input, tensors, precision)
     }
 
     /// Channels of the input.
