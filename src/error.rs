@@ -1,9 +1,14 @@
 //! What can go wrong between a file and its tokens.
 
+use std::{io, path::PathBuf};
+
 use codec_core::{BuildError, RunError, kernel::Isa};
 use thiserror::Error;
 
-use crate::model_file::ModelFileError;
+use crate::{
+    image_file::ImageFileError,
+    model_file::{Fingerprint, ModelFileError},
+};
 
 /// Why a model could not be loaded, or a signal not be coded.
 #[derive(Debug, Error)]
@@ -12,6 +17,25 @@ pub enum Error {
     /// The model file cannot be read.
     #[error(transparent)]
     ModelFile(#[from] ModelFileError),
+    /// The deploy image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageFileError),
+    /// Two models that should be one of different precision.
+    #[error("the models differ: fingerprints {expected} and {found}")]
+    OtherModel {
+        /// Fingerprint of the one.
+        expected: Fingerprint,
+        /// Fingerprint of the other.
+        found: Fingerprint,
+    },
+    /// A file cannot be read.
+    #[error("cannot access {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The model's spec and tensors do not make a codec.
     #[error(transparent)]
     Build(#[from] BuildError),

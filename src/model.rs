@@ -1,6 +1,11 @@
 //! A loaded model.
 
-use std::{path::Path, sync::OnceLock};
+use std::{
+    fs::File,
+    io::Read,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use codec_core::{
     BuildError,
@@ -14,16 +19,31 @@ use serde::Serialize;
 
 use crate::{
     Codes, Decoder, Encoder, Error,
-    model_file::{Fingerprint, ModelFile},
+    image_file::{ImageFile, starts_as_image},
+    model_file::{Fingerprint, ModelFile, Provenance},
 };
 
-/// A model file, mapped. Encoder and decoder are planned when first used, and shared by every signal.
+/// A model file or a deploy image, mapped. Encoder and decoder are planned when first used, and shared by every signal.
 #[derive(Debug)]
 pub struct Model {
-    file: ModelFile,
+    source: Source,
     precision: Precision,
     encoder: OnceLock<Result<pipeline::Encoder, BuildError>>,
     decoder: OnceLock<Result<pipeline::Decoder, BuildError>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(ModelFile),
+    Image(About),
+}
+
+/// What an image says of its model.
+#[derive(Debug)]
+struct About {
+    spec: CodecSpec,
+    provenance: Provenance,
+    fingerprint: Fingerprint,
 }
 
 /// How to code a signal.
@@ -53,35 +73,92 @@ impl Default for Options {
 }
 
 impl Model {
-    /// Opens a model file.
+    /// Opens a model file or a deploy image.
     ///
     /// # Errors
-    /// The file cannot be read, is no model file, or its spec is of a version that this build does not know.
+    /// The file cannot be read, is neither, or is of a version that this build does not know; an image is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let file = ModelFile::open(path.as_ref())?;
-        Ok(Self { file, precision: Precision::default(), encoder: OnceLock::new(), decoder: OnceLock::new() })
+        let path = path.as_ref();
+        if Self::is_image(path) {
+            return Ok(ImageFile::open(path)?.into());
+        }
+        Ok(Self::of(ModelFile::open(path)?))
     }
 
-    /// The model with its networks' weights held in another precision, which makes other tokens. As it is loaded, tensors of
-    /// f16 are held in f16, all others in f32.
+    /// Whether a file can be read and starts as a deploy image.
+    pub fn is_image(path: impl AsRef<Path>) -> bool {
+        let mut start = Vec::with_capacity(8);
+        let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut start));
+        read.is_ok() && starts_as_image(&start)
+    }
+
+    /// Reads a model file or a deploy image that lies in memory, where its bytes stay.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; an image is not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
+        if starts_as_image(bytes) {
+            return Self::from_image(Arc::new(bytes));
+        }
+        Ok(Self::of(ModelFile::from_static(bytes)?))
+    }
+
+    /// A model from a deploy image in memory, which is used where it lies.
+    ///
+    /// # Errors
+    /// The bytes are no image, damaged, or not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
+    pub fn from_image(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
+        Ok(ImageFile::from_bytes(bytes, "the image")?.into())
+    }
+
+    fn of(file: ModelFile) -> Self {
+        let precision = Precision::default();
+        Self { source: Source::File(file), precision, encoder: OnceLock::new(), decoder: OnceLock::new() }
+    }
+
+    /// The model with its networks' weights held in another precision, which makes other tokens. As a model file is loaded,
+    /// tensors of f16 are held in f16, all others in f32; an image keeps the precision that it was packed with.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
-        Self { file: self.file, precision, encoder: OnceLock::new(), decoder: OnceLock::new() }
+        match self.source {
+            Source::File(file) => Self { precision, ..Self::of(file) },
+            Source::Image(_) => self,
+        }
     }
 
     /// What the codec is.
     pub fn spec(&self) -> &CodecSpec {
-        self.file.spec()
+        match &self.source {
+            Source::File(file) => file.spec(),
+            Source::Image(about) => &about.spec,
+        }
     }
 
     /// What identifies spec and weights.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.file.fingerprint()
+        match &self.source {
+            Source::File(file) => file.fingerprint(),
+            Source::Image(about) => about.fingerprint,
+        }
     }
 
-    /// The file, with its licence and provenance.
-    pub fn file(&self) -> &ModelFile {
-        &self.file
+    /// Where the model comes from, and its licence.
+    pub fn provenance(&self) -> &Provenance {
+        match &self.source {
+            Source::File(file) => file.provenance(),
+            Source::Image(about) => &about.provenance,
+        }
+    }
+
+    /// Compares the content with what the file states of it. An image's checksum was already compared as it was opened.
+    ///
+    /// # Errors
+    /// They differ.
+    pub fn verify(&self) -> Result<(), Error> {
+        match &self.source {
+            Source::File(file) => Ok(file.verify()?),
+            Source::Image(_) => Ok(()),
+        }
     }
 
     /// The planned encoder.
@@ -89,8 +166,10 @@ impl Model {
     /// # Errors
     /// The model has none, or its spec and tensors do not fit.
     pub fn encoder_plan(&self) -> Result<&pipeline::Encoder, Error> {
-        let built =
-            self.encoder.get_or_init(|| pipeline::Encoder::with_precision(self.spec(), &self.file, self.precision));
+        let built = self.encoder.get_or_init(|| match &self.source {
+            Source::File(file) => pipeline::Encoder::with_precision(self.spec(), file, self.precision),
+            Source::Image(about) => Err(BuildError::NoEncoder(about.spec.name.clone())),
+        });
         built.as_ref().map_err(|e| e.clone().into())
     }
 
@@ -99,8 +178,10 @@ impl Model {
     /// # Errors
     /// The model has none, or its spec and tensors do not fit.
     pub fn decoder_plan(&self) -> Result<&pipeline::Decoder, Error> {
-        let built =
-            self.decoder.get_or_init(|| pipeline::Decoder::with_precision(self.spec(), &self.file, self.precision));
+        let built = self.decoder.get_or_init(|| match &self.source {
+            Source::File(file) => pipeline::Decoder::with_precision(self.spec(), file, self.precision),
+            Source::Image(about) => Err(BuildError::NoDecoder(about.spec.name.clone())),
+        });
         built.as_ref().map_err(|e| e.clone().into())
     }
 
@@ -248,6 +329,19 @@ impl Model {
             encoder,
             decoder,
         })
+    }
+}
+
+impl From<ImageFile> for Model {
+    fn from(image: ImageFile) -> Self {
+        let ImageFile { spec, provenance, fingerprint, encoder, decoder } = image;
+        let cell = |found: Option<_>| found.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part)));
+        Self {
+            source: Source::Image(About { spec, provenance, fingerprint }),
+            precision: Precision::default(),
+            encoder: cell(encoder),
+            decoder: decoder.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part))),
+        }
     }
 }
 

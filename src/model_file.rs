@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, BufWriter, Write},
-    ops::Range,
+    ops::{Deref, Range},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use codec_core::{
 };
 use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::mapped::map;
@@ -226,7 +227,7 @@ impl Tensors for TensorMap {
 }
 
 /// Where a model comes from and what may be done with it; free text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The published system, such as `encodec-24khz`.
     pub system: Option<String>,
@@ -322,12 +323,30 @@ fn make_readable(_: &std::fs::File) -> io::Result<()> {
 #[derive(Debug)]
 pub struct ModelFile {
     path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
     spec: CodecSpec,
     spec_text: String,
     fingerprint: Fingerprint,
     provenance: Provenance,
     tensors: BTreeMap<String, Entry>,
+}
+
+/// Where the file's bytes lie.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -345,9 +364,21 @@ impl ModelFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelFileError> {
         let path = path.as_ref().to_path_buf();
         let map = map(&path).map_err(|source| ModelFileError::Io { path: path.clone(), source })?;
+        Self::parse(path, Bytes::Mapped(map))
+    }
+
+    /// Reads a model file that lies in memory, without copying its tensors. Errors call it `(memory)`.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`].
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, ModelFileError> {
+        Self::parse("(memory)".into(), Bytes::Static(bytes))
+    }
+
+    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, ModelFileError> {
         let header_error = |source| ModelFileError::Header { path: path.clone(), source };
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(header_error)?;
-        let file = SafeTensors::deserialize(&map).map_err(header_error)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(header_error)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(header_error)?;
 
         let text = |key: &str| metadata.metadata().as_ref().and_then(|texts| texts.get(key)).cloned();
         let required = |key| text(key).ok_or_else(|| ModelFileError::NoKey { path: path.clone(), key });
@@ -381,7 +412,7 @@ impl ModelFile {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;
             tensors.insert(name.to_owned(), Entry { dtype, shape: info.shape.clone(), range });
         }
-        Ok(Self { path, map, spec, spec_text, fingerprint, provenance, tensors })
+        Ok(Self { path, bytes, spec, spec_text, fingerprint, provenance, tensors })
     }
 
     /// The codec's spec.
@@ -417,7 +448,7 @@ impl ModelFile {
     }
 
     fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
-        let bytes = self.map.get(entry.range.clone()).unwrap_or_default();
+        let bytes = self.bytes.get(entry.range.clone()).unwrap_or_default();
         TensorView { dtype: entry.dtype, shape: &entry.shape, bytes }
     }
 }

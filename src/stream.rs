@@ -169,6 +169,19 @@ impl<'m> Encoder<'m> {
         self.codebooks
     }
 
+    /// Frames that the next [`Encoder::push`] of `samples` samples (a channel), or [`Encoder::finish`] after 0, can give,
+    /// at most.
+    pub fn max_frames(&self, samples: usize) -> usize {
+        match &self.mode {
+            Mode::Steps(state) => in_steps(samples, state.max_samples(), |n| self.plan.max_frames(n)),
+            Mode::Whole(_) => self.plan.max_frames((self.whole.len() / self.channels).saturating_add(samples)),
+            Mode::Segments(_) => {
+                let Some((splitter, _)) = &self.splitter else { return 0 };
+                splitter.max_segments(samples).saturating_mul(self.plan.max_frames(splitter.length()))
+            }
+        }
+    }
+
     /// Samples (a channel) of the finished signal that no frame stands for: published systems without padding drop
     /// a last partial hop. They decode as silence.
     pub fn uncoded_samples(&self) -> u64 {
@@ -338,6 +351,19 @@ impl<'m> Decoder<'m> {
         self.codebooks
     }
 
+    /// Samples (a channel) that the next [`Decoder::push`] of `frames` frames, of one segment where the model cuts signals,
+    /// or [`Decoder::finish`] after 0, can give, at most.
+    pub fn max_samples(&self, frames: usize) -> usize {
+        let rows = self.plan.quantizer().rows_per_frame();
+        let step = |frames: usize| self.plan.chain().max_output_rows(frames.saturating_mul(rows));
+        match &self.mode {
+            Mode::Steps(state) => in_steps(frames, state.max_frames(), step),
+            Mode::Whole(_) => step((self.whole.len() / self.codebooks.max(1)).saturating_add(frames)),
+            // A segment lets out what lies before it, and the end what is left.
+            Mode::Segments(_) => step(self.segment_frames),
+        }
+    }
+
     /// Takes frames and appends the samples (interleaved) that are ready to `out`. For a model that cuts the signal,
     /// `codes` holds whole segments.
     ///
@@ -456,6 +482,13 @@ impl<'m> Decoder<'m> {
             }
         }
     }
+}
+
+/// What `count` items give at most, if `step` of them at a time give `of(step)`; none are a step too.
+fn in_steps(count: usize, step: usize, of: impl Fn(usize) -> usize) -> usize {
+    let (whole, rest) = (count / step.max(1), count % step.max(1));
+    let last = if rest > 0 || whole == 0 { of(rest) } else { 0 };
+    whole.saturating_mul(if whole > 0 { of(step.max(1)) } else { 0 }).saturating_add(last)
 }
 
 /// An engine's error with its frame counted from the start of the call.

@@ -1,9 +1,17 @@
-//! Every system through the facade: pieces of any size give what one piece gives, to the bit, and a reset forgets
-//! everything.
+//! Every system through the facade: pieces of any size give what one piece gives, to the bit, a reset forgets
+//! everything, and a deploy image runs alike.
 
 mod support;
 
-use codec::{Codes, Model, Options};
+use std::sync::Arc;
+
+use codec::{
+    Codes, Model, Options, PackOptions,
+    core::{
+        image::Image,
+        kernel::{Compute, Isa},
+    },
+};
 use support::{
     golden::{self, Case},
     import_case,
@@ -60,6 +68,7 @@ fn check(model: &Model, pcm: &[f32], books: Option<usize>) {
     assert!(encode_in_pieces(&mut encoder, second, channels, 3) == whole, "encode after a reset");
 
     if model.spec().decoder.is_none() {
+        check_packed(model, second, &options, &whole, None);
         return;
     }
     let before = model.encode(first, &options).unwrap();
@@ -73,6 +82,71 @@ fn check(model: &Model, pcm: &[f32], books: Option<usize>) {
     decoder.push(&before, &mut Vec::new()).unwrap();
     decoder.reset();
     assert!(bits(&decode_in_pieces(&mut decoder, &whole, 6)) == bits(&expected), "decode after a reset");
+    check_packed(model, second, &options, &whole, Some(&expected));
+}
+
+/// As a deploy image, `expected` are the same bits: behind the library, and frame by frame without a heap.
+fn check_packed(model: &Model, pcm: &[f32], options: &Options, codes: &Codes, expected: Option<&[f32]>) {
+    let bytes = model.pack(&PackOptions::default()).unwrap();
+    let packed = Model::from_image(Arc::new(AlignedBytes::new(&bytes))).unwrap();
+    assert_eq!((packed.spec(), packed.fingerprint()), (model.spec(), model.fingerprint()));
+    assert!(packed.encode(pcm, options).unwrap() == *codes, "an image's codes");
+    if let Some(expected) = expected {
+        let options = Options { codebooks: None, ..options.clone() };
+        assert!(packed.decode(codes, None, &options).unwrap() == expected, "an image's samples");
+    }
+    drop(packed);
+
+    let bytes = AlignedBytes::new(&bytes);
+    let image = Image::open(bytes.as_ref()).unwrap();
+    let cx = Compute { isa: Isa::detect(), pool: None };
+    let books = codes.codebooks;
+    let (encodes, decodes) = streamable(model);
+    if encodes {
+        let encoder = image.encoder().unwrap();
+        let mut state = vec![0u64; encoder.state_bytes() / 8];
+        let state = bytemuck::cast_slice_mut(&mut state);
+        encoder.init(state, books).unwrap();
+        let mut room = vec![0; encoder.max_frames() * books];
+        let mut made = Vec::new();
+        let pieces = pcm.chunks(encoder.max_samples() * model.spec().channels as usize);
+        let last = pieces.len();
+        for (i, piece) in pieces.enumerate() {
+            let frames = encoder.step(cx, state, piece, i + 1 == last, &mut room).unwrap();
+            made.extend_from_slice(&room[..frames * books]);
+        }
+        assert!(made == codes.data, "codes without a heap");
+    }
+    if let Some(expected) = expected.filter(|_| decodes) {
+        let decoder = image.decoder().unwrap();
+        let mut state = vec![0u64; decoder.state_bytes() / 8];
+        let state = bytemuck::cast_slice_mut(&mut state);
+        decoder.init(state, books).unwrap();
+        let mut made = Vec::new();
+        let pieces = codes.data.chunks(books);
+        let last = pieces.len();
+        for (i, piece) in pieces.enumerate() {
+            made.extend_from_slice(decoder.step(cx, state, piece, i + 1 == last).unwrap());
+        }
+        assert!(made == expected, "samples without a heap");
+    }
+}
+
+/// Bytes on a 64-byte boundary.
+struct AlignedBytes(Vec<[u64; 8]>, usize);
+
+impl AlignedBytes {
+    fn new(bytes: &[u8]) -> Self {
+        let mut lines = vec![[0; 8]; bytes.len().div_ceil(64)];
+        bytemuck::cast_slice_mut(&mut lines)[..bytes.len()].copy_from_slice(bytes);
+        Self(lines, bytes.len())
+    }
+}
+
+impl AsRef<[u8]> for AlignedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.0)[..self.1]
+    }
 }
 
 /// Whether encoder and decoder run in constant memory.

@@ -109,6 +109,13 @@ pub enum RunError {
     },
     /// The model cannot do this; the text says what.
     Unsupported(&'static str),
+    /// A block of memory for a signal's state does not start where it must.
+    Misaligned {
+        /// Bytes of which its address must be a multiple.
+        align: usize,
+    },
+    /// A block of memory was not initialised for this model, or was overwritten.
+    Uninitialized,
     /// The signal ended (`finish` was called) and the state was not reset.
     Finished,
     /// A step brought more than was planned for, or a chain that needs the whole signal got it in pieces.
@@ -124,7 +131,7 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BufferTooShort { needed, got } => {
-                write!(f, "the output buffer holds {got} elements and needs {needed}")
+                write!(f, "a buffer holds {got} elements and needs {needed}")
             }
             Self::CodeOutOfRange { frame, codebook, code, size } => {
                 write!(
@@ -144,6 +151,10 @@ impl fmt::Display for RunError {
             ),
             Self::NotFinite { index } => write!(f, "sample {index} is NaN or infinite"),
             Self::Unsupported(what) => f.write_str(what),
+            Self::Misaligned { align } => write!(f, "the memory for a signal's state must be aligned to {align} bytes"),
+            Self::Uninitialized => {
+                f.write_str("this memory does not hold a signal's state of this model: initialise it first")
+            }
             Self::Finished => f.write_str("the signal was finished; reset before the next one"),
             Self::TooLong { planned } => {
                 write!(

@@ -23,16 +23,15 @@ extern crate alloc;
 
 pub mod bitstream;
 mod error;
+pub mod image;
 #[allow(unsafe_code)]
 pub mod kernel;
-#[cfg(feature = "alloc")]
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, unused_imports, reason = "what only planning needs"))]
 mod layer;
-#[cfg(feature = "alloc")]
 pub mod pipeline;
-#[cfg(feature = "alloc")]
 pub mod quantizer;
-#[cfg(feature = "alloc")]
 pub mod spec;
+mod table;
 pub mod weights;
 
 #[cfg(feature = "alloc")]

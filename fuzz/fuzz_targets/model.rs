@@ -146,7 +146,7 @@ fuzz_target!(|input: &[u8]| {
         b'f' => {
             support::with_file(bytes, |path, _| {
                 if let Ok(model) = Model::load(path) {
-                    let _ = model.file().verify();
+                    let _ = model.verify();
                     exercise(&model, *how);
                 }
             });
@@ -162,6 +162,6 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let Ok(model) = Model::load(&path) else { return };
-    model.file().verify().unwrap();
+    model.verify().unwrap();
     exercise(&model, *how);
 });

@@ -4,7 +4,7 @@ use std::{
 };
 
 use codec::{
-    Codes, Model,
+    Codes, Error, Model,
     audio::AudioReader,
     tokens::{self, Kind, Levels, SafetensorsReader, Step},
 };
@@ -28,6 +28,7 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
             model(path, args.verify)?
         }
         Some(kind) => tokens(path, kind)?,
+        None if Model::is_image(path) => model(path, args.verify)?,
         None => audio(path)?,
     };
     if global.json {
@@ -41,20 +42,19 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
 }
 
 fn model(path: &Path, verify: bool) -> Result<Value, Failure> {
-    let failed = |e| {
-        Failure::new(
-            format_args!("{}: {e}", path.display()),
-            "if it is a published checkpoint, `codec import` makes a model file of it",
-        )
+    let failed = |e: Error| {
+        let help = "if it is a published checkpoint, `codec import` makes a model file of it";
+        match e {
+            // These do not know of the file.
+            Error::Build(_) | Error::Run(_) => Failure::new(format_args!("{}: {e}", path.display()), help),
+            e => Failure::new(e, help),
+        }
     };
     let model = Model::load(path).map_err(failed)?;
     if verify {
-        model
-            .file()
-            .verify()
-            .map_err(|e| Failure::new(e, "import the checkpoint again, or fetch the model file again"))?;
+        model.verify().map_err(|e| Failure::new(e, "import the checkpoint again, or fetch the model file again"))?;
     }
-    let provenance = model.file().provenance();
+    let provenance = model.provenance();
     let mut value = json!({
         "kind": "model",
         "system": provenance.system,

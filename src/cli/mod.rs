@@ -9,6 +9,7 @@ mod import;
 mod info;
 mod model;
 mod output;
+mod pack;
 mod progress;
 mod report;
 mod shape;
@@ -72,6 +73,8 @@ enum Command {
     Info(info::Args),
     /// Make a model file from a published checkpoint
     Import(import::Args),
+    /// Make a deploy image of a model: planned, packed, ready to run where it lies
+    Pack(pack::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Decode(args) => decode::run(args, &global),
         Command::Info(args) => info::run(&args, &global),
         Command::Import(args) => import::run(args, &global),
+        Command::Pack(args) => pack::run(&args, &global),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

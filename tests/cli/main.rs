@@ -5,6 +5,7 @@ mod batch;
 mod hostile;
 mod info;
 mod options;
+mod pack;
 mod roundtrip;
 mod salvage;
 mod shapes;

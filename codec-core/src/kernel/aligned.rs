@@ -1,6 +1,7 @@
 //! Memory for weights and activations, aligned to cache lines.
 
-use alloc::{vec, vec::Vec};
+use alloc::{sync::Arc, vec, vec::Vec};
+use core::{fmt, ops::Range};
 
 /// A cache line of values.
 #[derive(Clone, Copy, Debug)]
@@ -45,5 +46,34 @@ impl AsMut<[f32]> for Aligned {
     fn as_mut(&mut self) -> &mut [f32] {
         let all: &mut [f32] = bytemuck::cast_slice_mut(&mut self.lines);
         &mut all[..self.len]
+    }
+}
+
+/// Packed weights.
+pub(crate) enum Arena {
+    /// Packed when the chain was built.
+    Packed(Aligned),
+    /// As [`Arena::Packed`], where alignment does not matter.
+    Plain(Vec<f32>),
+    /// In an image that somebody else keeps.
+    Image(Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>),
+}
+
+impl AsRef<[f32]> for Arena {
+    fn as_ref(&self) -> &[f32] {
+        match self {
+            Self::Packed(values) => values.as_ref(),
+            Self::Plain(values) => values,
+            Self::Image(owner, range) => {
+                let bytes = (**owner).as_ref().get(range.clone()).unwrap_or_default();
+                bytemuck::try_cast_slice(bytes).unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values", self.as_ref().len())
     }
 }

@@ -99,10 +99,25 @@ pub(super) fn silu<S: Simd>(s: S, x: S::V) -> S::V {
 pub(super) fn sin<S: Simd>(s: S, x: S::V) -> S::V {
     let t = s.fma(x, s.splat(core::f32::consts::FRAC_1_PI), s.splat(MAGIC));
     let n = s.sub(t, s.splat(MAGIC));
+    // (-1)^n: the lowest bit of n becomes the sign.
+    s.xor(sin_less_half_turns(s, x, n), s.shift_left::<31>(t))
+}
+
+/// Cosine, as precise as [`sin`]: with `x = r + (m + 1/2) π` it is `-(-1)^m sin(r)`.
+#[inline(always)]
+pub(super) fn cos<S: Simd>(s: S, x: S::V) -> S::V {
+    let t = s.add(s.fma(x, s.splat(core::f32::consts::FRAC_1_PI), s.splat(-0.5)), s.splat(MAGIC));
+    let n = s.add(s.sub(t, s.splat(MAGIC)), s.splat(0.5));
+    s.xor(sin_less_half_turns(s, x, n), s.add_bits(s.shift_left::<31>(t), s.splat(-0.0)))
+}
+
+/// `sin(x - n π)` where that is within a quarter of a turn.
+#[inline(always)]
+fn sin_less_half_turns<S: Simd>(s: S, x: S::V, n: S::V) -> S::V {
     let r = s.fma(n, s.splat(-PI_HIGH), x);
     let r = s.fma(n, s.splat(-PI_MIDDLE), r);
     let r = s.fma(n, s.splat(-PI_LOW), r);
-    // Past 10^7 `n` is no longer the nearest integer: keep the polynomial where it is a sine.
+    // Past 10^7 `n` is no longer the nearest: keep the polynomial where it is a sine.
     let r = s.max(s.splat(-core::f32::consts::FRAC_PI_2), s.min(s.splat(core::f32::consts::FRAC_PI_2), r));
     let r2 = s.mul(r, r);
     let mut p = s.splat(f32::from_bits(0x362e_e3e7));
@@ -110,9 +125,7 @@ pub(super) fn sin<S: Simd>(s: S, x: S::V) -> S::V {
         p = s.fma(p, r2, s.splat(f32::from_bits(c)));
     }
     let y = s.fma(s.mul(r2, r), p, r);
-    let y = s.max(s.splat(-1.0), s.min(s.splat(1.0), y));
-    // (-1)^n: the lowest bit of n becomes the sign.
-    s.xor(y, s.shift_left::<31>(t))
+    s.max(s.splat(-1.0), s.min(s.splat(1.0), y))
 }
 
 /// The greatest integer not above.

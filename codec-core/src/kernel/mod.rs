@@ -2,12 +2,14 @@
 //!
 //! **Every value is one chain**: `acc = start`, then fused multiply-adds over (tap, channel) in that order.
 //! Instruction sets and tiles differ only in how many such chains run side by side, so every path gives the
-//! same bits.
+//! same bits. WebAssembly alone rounds product and sum each, as it has no fused multiply-add.
 
 #[cfg(feature = "alloc")]
 mod aligned;
 mod attention;
 mod depthwise;
+#[cfg(embedded_fma)]
+mod embedded;
 mod fft;
 mod isa;
 mod map;
@@ -23,6 +25,8 @@ mod search;
 mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -30,6 +34,8 @@ use core::ops::Range;
 
 #[cfg(feature = "alloc")]
 pub use aligned::Aligned;
+#[cfg(feature = "alloc")]
+pub(crate) use aligned::Arena;
 pub use attention::{Heads, attend, rotate, sine};
 pub use fft::{MAX_FFT, RealFft};
 pub use isa::{Isa, UnknownIsa};
@@ -200,6 +206,8 @@ fn dispatch<O: Op>(isa: Isa, op: O) -> O::Output {
             // SAFETY: available.
             unsafe { neon::Neon::new() }.call(op)
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128 => wasm::Simd128.call(op),
         #[cfg(target_arch = "x86_64")]
         _ if isa::scalar_has_fma() => {
             // SAFETY: available.
@@ -210,7 +218,9 @@ fn dispatch<O: Op>(isa: Isa, op: O) -> O::Output {
             // SAFETY: a part of the architecture.
             scalar::Scalar(unsafe { scalar::Hardware::new() }).call(op)
         }
-        #[cfg(not(target_arch = "aarch64"))]
+        #[cfg(embedded_fma)]
+        _ => scalar::Scalar(scalar::Hardware::here()).call(op),
+        #[cfg(not(any(target_arch = "aarch64", embedded_fma)))]
         _ => scalar::Scalar(scalar::Software).call(op),
     }
 }
@@ -439,6 +449,18 @@ pub fn lstm_cell(cx: Compute<'_>, gates: &[f32], cell: &mut [f32], hidden: &mut 
         return false;
     }
     dispatch(cx.isa, map::LstmOp { gates, cell, hidden });
+    true
+}
+
+/// `re = m cos(phase)` and `im = m sin(phase)` with `m = min(exp(log_magnitude), most)`, `most` too where that is NaN.
+///
+/// Returns `false`, and has written nothing, if the lengths differ.
+#[must_use]
+pub fn polar(cx: Compute<'_>, log_magnitude: &[f32], phase: &[f32], most: f32, re: &mut [f32], im: &mut [f32]) -> bool {
+    if [phase.len(), re.len(), im.len()] != [log_magnitude.len(); 3] {
+        return false;
+    }
+    dispatch(cx.isa, map::PolarOp { log_magnitude, phase, most, re, im });
     true
 }
 

@@ -64,6 +64,11 @@ pub(super) trait Element: Copy + Sync {
     /// # Safety
     /// It can be read at `p`.
     unsafe fn splat<S: Simd>(s: S, p: *const Self) -> S::V;
+    /// Rows of a panel as f32, at most `depth` of them and at least one, and how many: where they lie, or in `room`.
+    /// # Safety
+    /// They can be read at `p`.
+    #[cfg(all(embedded_fma, target_arch = "arm"))]
+    unsafe fn widen(p: *const Self, depth: usize, room: &mut [f32; super::embedded::WIDENED]) -> (*const f32, usize);
 }
 
 impl Element for f32 {
@@ -76,6 +81,11 @@ impl Element for f32 {
     unsafe fn splat<S: Simd>(s: S, p: *const f32) -> S::V {
         // SAFETY: the caller's.
         s.splat(unsafe { *p })
+    }
+    #[cfg(all(embedded_fma, target_arch = "arm"))]
+    #[inline(always)]
+    unsafe fn widen(p: *const f32, depth: usize, _: &mut [f32; super::embedded::WIDENED]) -> (*const f32, usize) {
+        (p, depth)
     }
 }
 
@@ -90,6 +100,16 @@ impl Element for u16 {
     unsafe fn splat<S: Simd>(s: S, p: *const u16) -> S::V {
         // SAFETY: the caller's.
         s.splat_half(unsafe { *p })
+    }
+    #[cfg(all(embedded_fma, target_arch = "arm"))]
+    #[inline(always)]
+    unsafe fn widen(p: *const u16, depth: usize, room: &mut [f32; super::embedded::WIDENED]) -> (*const f32, usize) {
+        let depth = depth.min(room.len() / PANEL);
+        for (i, x) in room.iter_mut().enumerate().take(depth * PANEL) {
+            // SAFETY: the caller's.
+            *x = crate::weights::f16_to_f32(unsafe { *p.add(i) });
+        }
+        (room.as_ptr(), depth)
     }
 }
 

@@ -7,17 +7,29 @@ use crate::weights::f16_to_f32;
 
 /// Where fused multiply-add comes from.
 pub(super) trait Fma: Copy {
+    /// The most rows of a matrix tile, which is a panel wide.
+    const ROWS: usize = 1;
+
     /// Runs `op`, compiled to use it.
     fn call<O: Op>(self, op: O) -> O::Output;
     fn fma(self, a: f32, b: f32, c: f32) -> f32;
+    /// Runs [`Tile`] with that many rows.
+    /// # Safety
+    /// What [`Tile`] says.
+    #[inline(always)]
+    unsafe fn tile<E: Element>(self, rows: usize, tile: &Tile<E>) {
+        let (s, vectors) = (Scalar(self), PANEL);
+        tiles!(s, rows, vectors, tile, [1] x 16)
+    }
 }
 
-/// An exact software routine: right everywhere, and slow.
-#[cfg(not(target_arch = "aarch64"))]
+/// An exact software routine, and slow. In WebAssembly, where no module has the instruction, product and sum are
+/// rounded each, as its vectors do.
+#[cfg(not(any(target_arch = "aarch64", embedded_fma)))]
 #[derive(Clone, Copy)]
 pub(super) struct Software;
 
-#[cfg(not(target_arch = "aarch64"))]
+#[cfg(not(any(target_arch = "aarch64", embedded_fma)))]
 impl Fma for Software {
     #[inline(always)]
     fn call<O: Op>(self, op: O) -> O::Output {
@@ -25,16 +37,16 @@ impl Fma for Software {
     }
     #[inline(always)]
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
-        libm::fmaf(a, b, c)
+        if cfg!(target_arch = "wasm32") { a * b + c } else { libm::fmaf(a, b, c) }
     }
 }
 
 /// The processor's instruction.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", embedded_fma))]
 #[derive(Clone, Copy)]
 pub(super) struct Hardware(());
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", embedded_fma))]
 impl Hardware {
     /// # Safety
     /// The machine has FMA.
@@ -83,7 +95,7 @@ pub(super) struct Scalar<F>(pub(super) F);
 impl<F: Fma> Simd for Scalar<F> {
     type V = f32;
     const W: usize = 1;
-    const ROWS: usize = 1;
+    const ROWS: usize = F::ROWS;
     const NARROW: usize = 0;
 
     #[inline(always)]
@@ -160,7 +172,8 @@ impl<F: Fma> Simd for Scalar<F> {
         PANEL
     }
     #[inline(always)]
-    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
-        tiles!(self, rows, vectors, tile, [1] x 16)
+    unsafe fn tile<E: Element>(self, rows: usize, _: usize, tile: &Tile<E>) {
+        // SAFETY: the caller's.
+        unsafe { self.0.tile(rows, tile) }
     }
 }

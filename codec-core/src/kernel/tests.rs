@@ -24,7 +24,8 @@ impl Pool for Threads {
 }
 
 fn computes() -> impl Iterator<Item = Compute<'static>> {
-    Isa::all_available().flat_map(|isa| [Compute { isa, pool: None }, Compute { isa, pool: Some(&Threads) }])
+    let pools: &[Option<&dyn Pool>] = if cfg!(target_arch = "wasm32") { &[None] } else { &[None, Some(&Threads)] };
+    Isa::all_available().flat_map(|isa| pools.iter().map(move |&pool| Compute { isa, pool }))
 }
 
 const SCALAR: Compute<'static> = Compute { isa: Isa::Scalar, pool: None };
@@ -170,7 +171,7 @@ impl Case {
                 let mut acc = [0.0, self.bias[n], out[row + n]][self.shape.start];
                 for k in 0..terms {
                     let (a, b) = term(t, n, k);
-                    acc = a.mul_add(b, acc);
+                    acc = if cfg!(target_arch = "wasm32") { a * b + acc } else { a.mul_add(b, acc) };
                 }
                 if self.shape.residual {
                     acc += self.residual[2 + t * self.stride() + n];

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Slot, Step, View};
 use crate::{
     RunError,
@@ -12,7 +14,7 @@ use crate::{
 const ROWS: usize = 24;
 
 /// Which rows a row attends to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reach {
     /// Itself and those before it, so many at most: keys and values are kept in a ring.
     Window(usize),
@@ -24,7 +26,7 @@ pub(crate) enum Reach {
 
 /// Rotation by position. Angles are fractions of a turn in 64 bits, so that a product with a position wraps as the
 /// angle does: no position is too far, and differences of angles are exact.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct RotaryTable {
     /// Turns a position of each pair, in parts of 16 bits, the lowest first: `[4, head_dim / 2]`.
     steps: Slot,
@@ -45,6 +47,11 @@ impl RotaryTable {
 
     pub(crate) fn new(steps: Slot) -> Self {
         Self { steps }
+    }
+
+    /// Where the table lies.
+    pub(crate) fn slot(&self) -> Slot {
+        self.steps
     }
 
     /// Cosines and sines of the pairs at some positions.
@@ -75,7 +82,7 @@ impl RotaryTable {
 }
 
 /// A planned attention. State, for [`Reach::Window`]: keys, then values, as in [`Heads`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct AttentionLayer {
     /// Queries, already divided by `sqrt(head_dim)`, keys and values. Rotated in place.
     pub query: usize,

@@ -1,5 +1,7 @@
 //! Convolution over time, exact at any chunking.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Function, Memory, Slot, Step, View, Weight, align, keep, recall};
 use crate::{
     RunError,
@@ -7,7 +9,7 @@ use crate::{
 };
 
 /// What a windowed layer needs to know of time: how windows lie, and what stands before and after the signal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Rows that a window spans, `(kernel - 1) * dilation + 1`.
     pub span: usize,
@@ -19,7 +21,7 @@ pub(crate) struct Window {
     pub complete: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Pad {
     Zero,
     Reflect,
@@ -197,7 +199,7 @@ pub(crate) struct Opened {
 }
 
 /// A planned convolution.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct ConvLayer {
     pub src: usize,
     pub dst: usize,
@@ -227,7 +229,7 @@ impl ConvLayer {
         let residual = match self.residual {
             Some(b) => {
                 let at = mem.view(b);
-                let r = align(mem, at, self.output, s.skip, s.skip_rows, windows)?;
+                let r = align(mem, at, self.output, s.skip, &mut s.cursor.skip_rows, windows)?;
                 Some(r.start..r.start + windows * self.output)
             }
             None => None,

@@ -1,13 +1,16 @@
 //! Transposed convolution over time: `stride` dense layers (phases), each from the newest input rows.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Function, Memory, Slot, Step, View, Weight, Window, keep, recall};
 use crate::{
     RunError,
     kernel::{self, Compute, Epilogue, Out, Panels, Rows, Start},
+    table::Table,
 };
 
 /// Neighbouring phases of one channel group that have the same number of taps.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Phase {
     /// Column of the output row at which the results go.
     pub column: usize,
@@ -32,7 +35,7 @@ struct Source<'a> {
 }
 
 fn run(
-    phases: &[Option<Phase>],
+    phases: Table<'_, Option<Phase>>,
     cx: Compute<'_>,
     arena: &[f32],
     x: &Source<'_>,
@@ -62,7 +65,7 @@ fn run(
 }
 
 /// A planned transposed convolution.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct ConvTransposeLayer {
     pub src: usize,
     pub dst: usize,
@@ -80,7 +83,12 @@ pub(crate) struct ConvTransposeLayer {
 }
 
 impl ConvTransposeLayer {
-    pub(crate) fn step(&self, mut s: Step<'_>, mem: &mut Memory<'_>, phases: &[Option<Phase>]) -> Result<(), RunError> {
+    pub(crate) fn step(
+        &self,
+        mut s: Step<'_>,
+        mem: &mut Memory<'_>,
+        phases: Table<'_, Option<Phase>>,
+    ) -> Result<(), RunError> {
         let before = s.cursor.seen;
         let opened = self.window.open(&mut s, mem, mem.view(self.src), self.input)?;
         let (src, dst) = (mem.room(self.src)?, mem.room(self.dst)?);
@@ -106,7 +114,7 @@ impl ConvTransposeLayer {
 }
 
 /// A transposed convolution that is defined block by block ([`crate::spec::Blocks`]).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct BlocksLayer {
     pub src: usize,
     pub dst: usize,
@@ -144,7 +152,12 @@ impl BlocksLayer {
         (self.rows - 1) * self.input + (self.kernel - self.stride) * self.output
     }
 
-    pub(crate) fn step(&self, s: Step<'_>, mem: &mut Memory<'_>, phases: &[Option<Phase>]) -> Result<(), RunError> {
+    pub(crate) fn step(
+        &self,
+        s: Step<'_>,
+        mem: &mut Memory<'_>,
+        phases: Table<'_, Option<Phase>>,
+    ) -> Result<(), RunError> {
         let (pending, tail) = s
             .state
             .split_at_mut_checked((self.rows - 1) * self.input)

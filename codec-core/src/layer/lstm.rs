@@ -1,5 +1,7 @@
 //! One layer and direction of a long short-term memory.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Slot, Step, View, Weight};
 use crate::{
     RunError,
@@ -15,7 +17,7 @@ fn rows(data: &[f32], origin: usize, rows: usize, depth: usize) -> Rows<'_> {
 }
 
 /// A planned LSTM layer. State: hidden, then cell.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct LstmLayer {
     pub src: usize,
     pub dst: usize,

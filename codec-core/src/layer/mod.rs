@@ -25,6 +25,8 @@ pub(crate) use pointwise::{AddLayer, Fixed, Function, MapLayer};
 pub(crate) use shape::{GatherLayer, PadEndLayer, TrimLayer};
 pub(crate) use spectral::{IstftLayer, LogMelLayer};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     RunError,
     kernel::{Compute, Weights},
@@ -32,7 +34,7 @@ use crate::{
 };
 
 /// A run of values in the arena of weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Slot {
     pub offset: usize,
     pub len: usize,
@@ -40,12 +42,13 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn of(self, arena: &[f32]) -> Result<&[f32], RunError> {
-        arena.get(self.offset..self.offset + self.len).ok_or(RunError::Internal("weights outside the arena"))
+        let outside = RunError::Internal("weights outside the arena");
+        arena.get(self.offset..).and_then(|rest| rest.get(..self.len)).ok_or(outside)
     }
 }
 
 /// Packed weights in the arena.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Weight {
     pub slot: Slot,
     pub precision: Precision,
@@ -63,7 +66,7 @@ impl Weight {
 }
 
 /// What a layer keeps beside its rows of history.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cursor {
     /// Rows of history kept.
     pub rows: usize,
@@ -75,6 +78,25 @@ pub(crate) struct Cursor {
     pub position: u64,
     /// Whether the padding before the signal is behind us.
     pub started: bool,
+    /// Rows that the other path of a sum is ahead by.
+    pub skip_rows: usize,
+}
+
+/// A [`Cursor`] in a block of memory.
+pub(crate) type CursorWords = [usize; 7];
+
+impl From<CursorWords> for Cursor {
+    fn from([rows, next, seen, skip_rows, low, high, started]: CursorWords) -> Self {
+        let position = low as u64 & 0xffff_ffff | (high as u64) << 32;
+        Self { rows, next, seen, skip_rows, position, started: started != 0 }
+    }
+}
+
+impl From<Cursor> for CursorWords {
+    fn from(c: Cursor) -> Self {
+        let (low, high) = (c.position & 0xffff_ffff, c.position >> 32);
+        [c.rows, c.next, c.seen, c.skip_rows, low as usize, high as usize, c.started.into()]
+    }
 }
 
 /// Rows of a buffer that are valid now.
@@ -86,8 +108,11 @@ pub(crate) struct View {
     pub rows: usize,
 }
 
+/// A [`View`] in a block of memory.
+pub(crate) type ViewWords = [usize; 2];
+
 /// Room of a buffer in the scratch memory.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Room {
     /// Index of its first value.
     pub base: usize,
@@ -109,25 +134,41 @@ impl Room {
     }
 }
 
+/// A [`Room`] in a block of memory.
+pub(crate) type RoomWords = [usize; 4];
+
+impl From<RoomWords> for Room {
+    fn from([base, channels, head, rows]: RoomWords) -> Self {
+        Self { base, channels, head, rows }
+    }
+}
+
+impl From<Room> for RoomWords {
+    fn from(r: Room) -> Self {
+        [r.base, r.channels, r.head, r.rows]
+    }
+}
+
 /// Everything that a step reads and writes.
 pub(crate) struct Memory<'a> {
-    pub rooms: &'a [Room],
-    pub views: &'a mut [View],
+    pub rooms: &'a [RoomWords],
+    pub views: &'a mut [ViewWords],
     pub scratch: &'a mut [f32],
 }
 
 impl Memory<'_> {
     pub(crate) fn view(&self, buffer: usize) -> View {
-        self.views.get(buffer).copied().unwrap_or_default()
+        let [start, rows] = self.views.get(buffer).copied().unwrap_or_default();
+        View { start, rows }
     }
 
     pub(crate) fn room(&self, buffer: usize) -> Result<Room, RunError> {
-        self.rooms.get(buffer).copied().ok_or(RunError::Internal("no such buffer"))
+        self.rooms.get(buffer).map(|words| Room::from(*words)).ok_or(RunError::Internal("no such buffer"))
     }
 
     pub(crate) fn set(&mut self, buffer: usize, view: View) {
         if let Some(v) = self.views.get_mut(buffer) {
-            *v = view;
+            *v = [view.start, view.rows];
         }
     }
 
@@ -144,9 +185,8 @@ pub(crate) struct Step<'a> {
     /// Rows that this layer keeps.
     pub state: &'a mut [f32],
     pub cursor: &'a mut Cursor,
-    /// Rows that the other path of a sum is ahead by, and where they are kept.
+    /// Where rows that the other path of a sum is ahead by are kept.
     pub skip: &'a mut [f32],
-    pub skip_rows: &'a mut usize,
     /// Whether the signal ends with these rows.
     pub finish: bool,
 }

@@ -1,5 +1,7 @@
 //! Seeded noise.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Step, Weight};
 use crate::{
     RunError,
@@ -29,7 +31,7 @@ fn noise(key: u64, t: u64) -> f32 {
 }
 
 /// `x + noise(t) * (weight · x)`, in place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct NoiseLayer {
     pub src: usize,
     /// Room for the projection of every row.

@@ -1,10 +1,12 @@
 //! Group normalisation over the whole signal, and layer normalisation of each row.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Slot, Step};
 use crate::{RunError, kernel};
 
 /// A planned group normalisation, in place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct GroupNormLayer {
     pub src: usize,
     /// Room for a factor and an offset a channel.
@@ -66,7 +68,7 @@ impl GroupNormLayer {
 }
 
 /// A planned layer normalisation, in place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct LayerNormLayer {
     pub src: usize,
     pub epsilon: f32,

@@ -1,5 +1,7 @@
 //! Functions of one value, with their parameters in the arena.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Slot, Step, View, align};
 use crate::{
     RunError,
@@ -7,7 +9,7 @@ use crate::{
 };
 
 /// A pointwise function as planned.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Function {
     Identity,
     Elu(f32),
@@ -70,7 +72,7 @@ impl Function {
 }
 
 /// `dst = f(src)`, or in place where `src == dst`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct MapLayer {
     pub src: usize,
     pub dst: usize,
@@ -98,7 +100,7 @@ impl MapLayer {
 }
 
 /// `dst += src`, where `src` may be ahead in time and is repeated along channels if it is narrower.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct AddLayer {
     pub src: usize,
     pub dst: usize,
@@ -111,7 +113,7 @@ pub(crate) struct AddLayer {
 }
 
 /// Sum of two int8 grids onto a third, in XNNPACK's fixed point with 20 fraction bits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Fixed {
     pub multiply_src: i32,
     pub multiply_dst: i32,
@@ -124,9 +126,9 @@ impl AddLayer {
     /// Either path may be ahead: the state is kept rows of `src`, [`Step::skip`] those of `dst`.
     pub(crate) fn step(&self, s: Step<'_>, mem: &mut Memory<'_>) -> Result<(), RunError> {
         let (at, to) = (mem.view(self.src), mem.view(self.dst));
-        let rows = (s.cursor.rows + at.rows).min(*s.skip_rows + to.rows);
+        let rows = (s.cursor.rows + at.rows).min(s.cursor.skip_rows + to.rows);
         let at = align(mem, at, self.channels, s.state, &mut s.cursor.rows, rows)?;
-        let to = align(mem, to, self.width, s.skip, s.skip_rows, rows)?;
+        let to = align(mem, to, self.width, s.skip, &mut s.cursor.skip_rows, rows)?;
         mem.set(self.dst, to);
         let [x, y] = mem
             .scratch

@@ -1,10 +1,12 @@
 //! Layers that move rows and compute nothing.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Step, View, keep, recall};
 use crate::RunError;
 
 /// Cuts rows off both ends of the signal, in place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct TrimLayer {
     pub src: usize,
     pub channels: usize,
@@ -29,7 +31,7 @@ impl TrimLayer {
 }
 
 /// Appends zeros at the end of the signal until its length is a multiple, in place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct PadEndLayer {
     pub src: usize,
     pub channels: usize,
@@ -51,7 +53,7 @@ impl PadEndLayer {
 }
 
 /// Holds rows back until they make whole blocks, in place; at the end of the signal the rest comes as it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct GatherLayer {
     pub src: usize,
     pub channels: usize,

@@ -1,5 +1,7 @@
 //! Between samples and spectra: the inverse short-time Fourier transform, and the log-mel spectrogram.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Memory, Slot, Step, View, Weight, Window};
 use crate::{
     RunError,
@@ -14,11 +16,14 @@ const BLOCK: usize = 16;
 const SILENCE: f32 = 1e-10;
 const RANGE: f32 = 8.0;
 
+/// The greatest magnitude that a head may ask for (Vocos, section 3.3).
+const LOUDEST: f32 = 100.0;
+
 const SHORT: RunError = RunError::Internal("a Fourier transform's slices are too short");
 
 /// A planned inverse transform. State: the sums of windowed frames, and of squared windows, that reach past the last
 /// frame, `n_fft - hop` each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct IstftLayer {
     pub src: usize,
     pub dst: usize,
@@ -63,8 +68,9 @@ impl IstftLayer {
         let out = y.get_mut(..at.rows * hop + if s.finish { self.cut() } else { 0 }).ok_or(SHORT)?;
         let (whole, end) = out.split_at_mut(at.rows * hop);
         for (row, out) in frames.chunks_exact(n + 2).zip(whole.chunks_exact_mut(hop)) {
-            polar(row, spectrum);
-            if !fft.inverse(spectrum, frame, scratch) {
+            let (magnitude, phase) = row.split_at(n / 2 + 1);
+            let (re, im) = spectrum.split_at_mut(n / 2 + 1);
+            if !kernel::polar(s.cx, magnitude, phase, LOUDEST, re, im) || !fft.inverse(spectrum, frame, scratch) {
                 return Err(SHORT);
             }
             frame.iter_mut().zip(window).for_each(|(v, w)| *v *= w);
@@ -98,19 +104,8 @@ impl IstftLayer {
     }
 }
 
-/// Logarithms of magnitudes, then phases, to real and imaginary parts.
-fn polar(row: &[f32], spectrum: &mut [f32]) {
-    let (magnitude, phase) = row.split_at(row.len() / 2);
-    let (re, im) = spectrum.split_at_mut(row.len() / 2);
-    for (((m, p), re), im) in magnitude.iter().zip(phase).zip(re).zip(im) {
-        let m = libm::expf(*m).min(100.0);
-        let (sin, cos) = libm::sincosf(*p);
-        (*re, *im) = (m * cos, m * sin);
-    }
-}
-
 /// A planned log-mel spectrogram.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct LogMelLayer {
     pub src: usize,
     pub dst: usize,

@@ -13,12 +13,13 @@ use alloc::{
 };
 
 use super::{
-    chain::{Buffer, Chain, Kind, Op},
+    chain::Chain,
+    network::{Buffer, Kind, Op},
     plan::{ChainPlan, LayerPlan, Timing, reduce},
 };
 use crate::{
     BuildError,
-    kernel::{self, Aligned},
+    kernel::{self, Aligned, Arena},
     layer::*,
     spec::{self, Activation, Grid, Layer},
     weights::{Dtype, F16_MAX, Precision, TensorView, Tensors, f32_to_f16},
@@ -80,7 +81,7 @@ pub(super) fn build(
         ops: b.ops,
         phases: b.phases,
         buffers: b.buffers,
-        arena: b.arena,
+        arena: Arena::Packed(b.arena),
         state_len: b.state_len,
         input,
         output: end.channels,
@@ -172,6 +173,7 @@ impl<'t> Builder<'t> {
             parameters: parameters as u64,
             macs_per_row: macs / cur.step(),
             state,
+            last_step: usize::MAX,
         });
     }
 
@@ -263,6 +265,8 @@ impl<'t> Builder<'t> {
         }
         for layer in layers {
             cur = self.layer(layer, cur)?;
+            let last_step = self.ops.len().saturating_sub(1);
+            self.plans.iter_mut().filter(|p| p.last_step == usize::MAX).for_each(|p| p.last_step = last_step);
             let weights = self.arena.as_ref().len();
             if self.ops.len() > MAX_OPS || weights > MAX_WEIGHTS {
                 return Err(too_much(format!(

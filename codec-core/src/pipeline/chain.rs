@@ -2,79 +2,42 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::plan::ChainPlan;
+use super::{
+    network::{Buffer, Kind, Layout, Network, Op},
+    plan::ChainPlan,
+};
 use crate::{
     BuildError, RunError,
-    kernel::Compute,
+    kernel::{Aligned, Arena, Compute},
     layer::*,
     spec::Layer,
+    table::Table,
     weights::{Precision, Tensors},
 };
 
-/// One layer of a chain with its place in the state.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Op {
-    pub kind: Kind,
-    /// Offsets and lengths in the state: own history, and rows of a sum's other path.
-    pub state: (usize, usize),
-    pub skip: (usize, usize),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    Conv(ConvLayer),
-    ConvTranspose(ConvTransposeLayer),
-    Blocks(BlocksLayer),
-    Map(MapLayer),
-    Add(AddLayer),
-    Lstm(LstmLayer),
-    GroupNorm(GroupNormLayer),
-    LayerNorm(LayerNormLayer),
-    Attention(AttentionLayer),
-    Gather(GatherLayer),
-    Trim(TrimLayer),
-    PadEnd(PadEndLayer),
-    Istft(IstftLayer),
-    LogMel(LogMelLayer),
-    Noise(NoiseLayer),
-}
-
 impl Kind {
-    /// Buffers that the layer reads and the one that it writes.
-    pub(super) fn buffers(&self) -> ([Option<usize>; 4], usize) {
+    /// Buffers that the layer reads.
+    fn inputs(&self) -> [Option<usize>; 4] {
         let one = |b| [Some(b), None, None, None];
         let two = |a, b| [Some(a), Some(b), None, None];
         match *self {
-            Self::Conv(l) => ([Some(l.src), l.residual, None, None], l.dst),
-            Self::ConvTranspose(l) => (one(l.src), l.dst),
-            Self::Blocks(l) => (two(l.src, l.tmp), l.dst),
-            Self::Map(l) => (one(l.src), l.dst),
-            Self::Add(l) => (two(l.src, l.dst), l.dst),
-            Self::Lstm(l) => (two(l.src, l.tmp), l.dst),
-            Self::GroupNorm(l) => (two(l.src, l.tmp), l.src),
-            Self::Attention(l) => ([l.query, l.key, l.value, l.tmp].map(Some), l.dst),
+            Self::Conv(l) => [Some(l.src), l.residual, None, None],
+            Self::ConvTranspose(l) => one(l.src),
+            Self::Blocks(l) => two(l.src, l.tmp),
+            Self::Map(l) => one(l.src),
+            Self::Add(l) => two(l.src, l.dst),
+            Self::Lstm(l) => two(l.src, l.tmp),
+            Self::GroupNorm(l) => two(l.src, l.tmp),
+            Self::Attention(l) => [l.query, l.key, l.value, l.tmp].map(Some),
             Self::Trim(TrimLayer { src, .. })
             | Self::PadEnd(PadEndLayer { src, .. })
             | Self::Gather(GatherLayer { src, .. })
-            | Self::LayerNorm(LayerNormLayer { src, .. }) => (one(src), src),
-            Self::Istft(l) => (two(l.src, l.tmp), l.dst),
-            Self::LogMel(l) => (two(l.src, l.tmp), l.dst),
-            Self::Noise(l) => (two(l.src, l.tmp), l.src),
+            | Self::LayerNorm(LayerNormLayer { src, .. }) => one(src),
+            Self::Istft(l) => two(l.src, l.tmp),
+            Self::LogMel(l) => two(l.src, l.tmp),
+            Self::Noise(l) => two(l.src, l.tmp),
         }
     }
-}
-
-/// A buffer between layers, before its place is known.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Buffer {
-    pub channels: usize,
-    /// Rows of room before and after the data: for a reader's history or padding, and for rows that were kept
-    /// back and move the start.
-    pub head: usize,
-    pub shift: usize,
-    pub tail: usize,
-    /// Rows, where these do not depend on the step.
-    pub fixed: Option<usize>,
 }
 
 /// An encoder's or decoder's network, planned and with its weights packed. Immutable: many states, on many
@@ -84,7 +47,7 @@ pub struct Chain {
     pub(super) ops: Vec<Op>,
     pub(super) phases: Vec<Option<Phase>>,
     pub(super) buffers: Vec<Buffer>,
-    pub(super) arena: crate::kernel::Aligned,
+    pub(super) arena: Arena,
     pub(super) state_len: usize,
     pub(super) input: usize,
     pub(super) output: usize,
@@ -95,14 +58,23 @@ pub struct Chain {
 /// What a [`Chain`] remembers of a signal, and the memory in which it works.
 #[derive(Debug)]
 pub struct ChainState {
-    rooms: Vec<Room>,
-    views: Vec<View>,
-    cursors: Vec<(Cursor, usize)>,
-    state: Vec<f32>,
-    scratch: crate::kernel::Aligned,
+    memory: Aligned,
     max_rows: usize,
-    started: bool,
-    finished: bool,
+}
+
+/// The buffers of a chain, placed.
+pub(crate) struct Placed {
+    pub rooms: Vec<Room>,
+    pub scratch: usize,
+    pub max_rows: usize,
+    pub output_rows: usize,
+}
+
+impl Placed {
+    pub(crate) fn layout(&self) -> Layout<'_> {
+        let Self { scratch, max_rows, output_rows, .. } = *self;
+        Layout { rooms: Table::Built(&self.rooms), scratch, max_rows, output_rows }
+    }
 }
 
 impl Chain {
@@ -128,6 +100,21 @@ impl Chain {
         super::build::build(layers, input, tensors, precision)
     }
 
+    /// A chain that was planned before.
+    pub(crate) fn from_network(network: &Network<'_>, arena: Arena, plan: ChainPlan) -> Self {
+        Self {
+            ops: network.ops.iter().collect(),
+            phases: network.phases.iter().collect(),
+            buffers: network.buffers.iter().collect(),
+            arena,
+            state_len: network.state_len,
+            input: network.input,
+            output: network.output,
+            last: network.last,
+            plan,
+        }
+    }
+
     /// Channels of the input.
     pub fn input_channels(&self) -> usize {
         self.input
@@ -145,77 +132,53 @@ impl Chain {
 
     /// Rows that one step of `max_rows` rows can give, at most.
     pub fn max_output_rows(&self, max_rows: usize) -> usize {
-        self.flow(max_rows).get(self.last).copied().unwrap_or(0)
+        self.flow(max_rows).get(self.last).map_or(0, |r| r[0])
+    }
+
+    pub(crate) fn network(&self) -> Network<'_> {
+        Network {
+            ops: Table::Built(&self.ops),
+            phases: Table::Built(&self.phases),
+            buffers: Table::Built(&self.buffers),
+            arena: self.arena.as_ref(),
+            state_len: self.state_len,
+            input: self.input,
+            output: self.output,
+            last: self.last,
+            whole: self.plan.whole.is_some(),
+        }
     }
 
     /// Memory for a signal that arrives in steps of at most `max_rows` rows; see [`Chain::memory`] for how much. If that is
     /// more than can be addressed, the state takes no row at all.
     pub fn state(&self, max_rows: usize) -> ChainState {
-        let ((rooms, len), max_rows) = self.layout(max_rows).map_or_else(Default::default, |l| (l, max_rows));
-        ChainState {
-            views: vec![View::default(); rooms.len()],
-            rooms,
-            cursors: vec![(Cursor::default(), 0); self.ops.len()],
-            state: vec![0.0; self.state_len],
-            scratch: crate::kernel::Aligned::zeroed(len),
-            max_rows,
-            started: false,
-            finished: false,
-        }
+        let nothing = Placed { rooms: Vec::new(), scratch: 0, max_rows: 0, output_rows: 0 };
+        let placed = self.placed(max_rows).unwrap_or(nothing);
+        let (network, layout) = (self.network(), placed.layout());
+        let bytes = network.state_bytes(&layout).unwrap_or(0);
+        let mut state = ChainState { memory: Aligned::zeroed(bytes / size_of::<f32>()), max_rows: placed.max_rows };
+        // It is as long as it was asked to be.
+        let _ = network.init(&layout, state.block());
+        state
     }
 
     /// Bytes of state that a signal carries from step to step, and bytes of scratch memory for steps of at
     /// most `max_rows` rows; `usize::MAX` where these cannot be addressed.
     pub fn memory(&self, max_rows: usize) -> (usize, usize) {
-        let scratch = self.layout(max_rows).map_or(usize::MAX, |(_, len)| len.saturating_mul(size_of::<f32>()));
+        let scratch = self.placed(max_rows).map_or(usize::MAX, |p| p.scratch.saturating_mul(size_of::<f32>()));
         (self.state_len.saturating_mul(size_of::<f32>()), scratch)
     }
 
     /// Rows of each buffer, at most, when a step brings `max_rows`.
-    fn flow(&self, max_rows: usize) -> Vec<usize> {
-        let mut rows: Vec<usize> = self.buffers.iter().map(|b| b.fixed.unwrap_or(0)).collect();
-        if let Some(first) = rows.first_mut() {
-            *first = max_rows;
-        }
-        for op in &self.ops {
-            let of = |b: usize| rows.get(b).copied().unwrap_or(0);
-            let (dst, n) = match op.kind {
-                Kind::Conv(l) => (l.dst, l.window.max_out(of(l.src))),
-                Kind::ConvTranspose(l) => (l.dst, l.window.max_out(of(l.src)).saturating_mul(l.stride)),
-                Kind::Blocks(l) => (l.dst, of(l.src).saturating_add(l.rows - 1).saturating_mul(l.stride)),
-                Kind::Map(l) => (l.dst, of(l.src)),
-                Kind::Add(l) => (l.dst, of(l.dst).saturating_add(op.skip.1 / l.width.max(1))),
-                Kind::Lstm(l) => (l.dst, of(l.src)),
-                Kind::GroupNorm(l) => (l.src, of(l.src)),
-                Kind::Trim(l) => (l.src, of(l.src).saturating_add(l.right)),
-                Kind::PadEnd(l) => (l.src, of(l.src).saturating_add(l.multiple - 1)),
-                Kind::LayerNorm(l) => (l.src, of(l.src)),
-                Kind::Attention(l) => (l.dst, of(l.query)),
-                Kind::Gather(l) => (l.src, of(l.src).saturating_add(l.block - 1)),
-                Kind::Istft(l) => (l.dst, of(l.src).saturating_mul(l.hop).saturating_add(l.cut())),
-                Kind::LogMel(l) => (l.dst, l.frames.max_out(of(l.src))),
-                Kind::Noise(l) => (l.tmp, of(l.src)),
-            };
-            if let Some(r) = rows.get_mut(dst) {
-                *r = n.max(*r);
-            }
-            let tmp = match op.kind {
-                Kind::Lstm(l) => Some((l.tmp, n)),
-                Kind::Attention(l) => Some((l.tmp, l.tmp_len(n))),
-                _ => None,
-            };
-            if let Some((tmp, n)) = tmp
-                && let Some(r) = rows.get_mut(tmp)
-            {
-                *r = n;
-            }
-        }
+    fn flow(&self, max_rows: usize) -> Vec<[usize; 1]> {
+        let mut rows = vec![[0]; self.buffers.len()];
+        self.network().flow(max_rows, &mut rows);
         rows
     }
 
     /// Places every buffer so that those alive at the same time do not overlap; `None` where that is more than can be
     /// addressed.
-    fn layout(&self, max_rows: usize) -> Option<(Vec<Room>, usize)> {
+    pub(crate) fn placed(&self, max_rows: usize) -> Option<Placed> {
         const ALIGN: usize = 16;
         const MOST: usize = isize::MAX as usize / size_of::<f32>() - ALIGN;
         let rows = self.flow(max_rows);
@@ -229,9 +192,8 @@ impl Chain {
         touch(0, 0);
         touch(self.last, self.ops.len() + 1);
         for (i, op) in self.ops.iter().enumerate() {
-            let (reads, writes) = op.kind.buffers();
-            reads.into_iter().flatten().for_each(|b| touch(b, i + 1));
-            touch(writes, i + 1);
+            op.kind.inputs().into_iter().flatten().for_each(|b| touch(b, i + 1));
+            touch(op.kind.output(), i + 1);
         }
         let mut rooms = vec![Room::default(); self.buffers.len()];
         let mut order: Vec<usize> = (0..rooms.len()).collect();
@@ -241,7 +203,7 @@ impl Chain {
         for b in order {
             let Buffer { channels, head, shift, tail, .. } = self.buffers[b];
             let head = head.saturating_add(shift);
-            let room = Room { base: 0, channels, head, rows: rows[b].saturating_add(tail) };
+            let room = Room { base: 0, channels, head, rows: rows[b][0].saturating_add(tail) };
             let len = head.saturating_add(room.rows).saturating_mul(channels);
             if len > MOST {
                 return None;
@@ -267,7 +229,8 @@ impl Chain {
             }
             placed.push(b);
         }
-        Some((rooms, total))
+        let output_rows = rows.get(self.last).map_or(0, |r| r[0]);
+        Some(Placed { rooms, scratch: total, max_rows, output_rows })
     }
 
     /// Runs one step: new rows in (`[rows, input_channels]`), finished rows out (`[rows, output_channels]`).
@@ -283,62 +246,35 @@ impl Chain {
         input: &[f32],
         finish: bool,
     ) -> Result<&'s [f32], RunError> {
-        let rows = input.len() / self.input;
-        if state.finished {
-            return Err(RunError::Finished);
-        }
-        if rows > state.max_rows || state.rooms.is_empty() || (self.plan.whole.is_some() && (state.started || !finish))
-        {
-            return Err(RunError::TooLong { planned: state.max_rows });
-        }
-        state.started = true;
-        state.finished = finish;
-        let mut mem = Memory { rooms: &state.rooms, views: &mut state.views, scratch: state.scratch.as_mut() };
-        let first = View { start: mem.room(0)?.data(), rows };
-        mem.slice(first.start, rows * self.input)?.copy_from_slice(&input[..rows * self.input]);
-        mem.set(0, first);
-        for (op, (cursor, skip_rows)) in self.ops.iter().zip(&mut state.cursors) {
-            let outside = RunError::Internal("state outside its memory");
-            let [own, skip] = state
-                .state
-                .get_disjoint_mut([op.state.0..op.state.0 + op.state.1, op.skip.0..op.skip.0 + op.skip.1])
-                .map_err(|_| outside)?;
-            let step = Step { cx, arena: self.arena.as_ref(), state: own, cursor, skip, skip_rows, finish };
-            let phases = |(first, count): (usize, usize)| self.phases.get(first..first + count).unwrap_or_default();
-            match op.kind {
-                Kind::Conv(l) => l.step(step, &mut mem)?,
-                Kind::ConvTranspose(l) => l.step(step, &mut mem, phases(l.phases))?,
-                Kind::Blocks(l) => l.step(step, &mut mem, phases(l.phases))?,
-                Kind::Map(l) => l.step(&step, &mut mem)?,
-                Kind::Add(l) => l.step(step, &mut mem)?,
-                Kind::Lstm(l) => l.step(step, &mut mem)?,
-                Kind::GroupNorm(l) => l.step(step, &mut mem)?,
-                Kind::Trim(l) => l.step(step, &mut mem)?,
-                Kind::PadEnd(l) => l.step(step, &mut mem)?,
-                Kind::LayerNorm(l) => l.step(&step, &mut mem)?,
-                Kind::Attention(l) => l.step(step, &mut mem)?,
-                Kind::Gather(l) => l.step(step, &mut mem)?,
-                Kind::Istft(l) => l.step(step, &mut mem)?,
-                Kind::LogMel(l) => l.step(step, &mut mem)?,
-                Kind::Noise(l) => l.step(step, &mut mem)?,
-            }
-        }
-        let out = mem.view(self.last);
-        state
-            .scratch
-            .as_ref()
-            .get(out.start..out.start + out.rows * self.output)
-            .ok_or(RunError::Internal("output outside the scratch memory"))
+        self.network().step(cx, state.block(), input, finish)
+    }
+
+    /// As [`Chain::step`]; `watch` is shown the rows that each planned step made, with the step's number. Steps are numbered
+    /// as in [`LayerPlan::last_step`](super::LayerPlan::last_step); the order does not depend on the precision of the weights.
+    ///
+    /// # Errors
+    /// As [`Chain::step`].
+    pub fn step_watched<'s>(
+        &self,
+        cx: Compute<'_>,
+        state: &'s mut ChainState,
+        input: &[f32],
+        finish: bool,
+        mut watch: impl FnMut(usize, &[f32]),
+    ) -> Result<&'s [f32], RunError> {
+        self.network().step_watched(cx, state.block(), input, finish, &mut watch)
     }
 }
 
 impl ChainState {
+    fn block(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self.memory.as_mut())
+    }
+
     /// Forgets the signal: the next step starts a new one.
     pub fn reset(&mut self) {
-        self.cursors.fill((Cursor::default(), 0));
-        self.state.fill(0.0);
-        self.started = false;
-        self.finished = false;
+        // The block is one that `Chain::state` made.
+        let _ = Network::reset(self.block());
     }
 
     /// Rows that a step may bring.
@@ -349,6 +285,6 @@ impl ChainState {
     /// As if so many rows had gone by, and been forgotten.
     #[cfg(test)]
     pub(super) fn jump(&mut self, rows: u64) {
-        self.cursors.iter_mut().for_each(|(cursor, _)| cursor.position = rows);
+        Network::jump(self.block(), rows);
     }
 }

@@ -1,14 +1,27 @@
 //! A codec's networks as planned chains of layers, and what runs them.
 
+#[cfg(feature = "alloc")]
 mod build;
+#[cfg(feature = "alloc")]
 mod chain;
-mod coder;
+pub(crate) mod coder;
+mod memory;
+pub(crate) mod network;
+#[cfg(feature = "alloc")]
+mod owned;
+#[cfg(feature = "alloc")]
 mod plan;
+#[cfg(feature = "alloc")]
 mod segments;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "alloc")]
 pub use chain::{Chain, ChainState};
-pub use coder::{Decoder, DecoderState, Encoder, EncoderState};
+pub use memory::STATE_ALIGN;
+#[cfg(feature = "alloc")]
+pub use owned::{Decoder, DecoderState, Encoder, EncoderState};
+#[cfg(feature = "alloc")]
 pub use plan::{ChainPlan, LayerPlan};
+#[cfg(feature = "alloc")]
 pub use segments::{Crossfade, Segmented, normalize};

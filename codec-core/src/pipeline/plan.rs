@@ -1,10 +1,10 @@
 //! What is known of a chain before the first sample.
 
 use alloc::{string::String, vec::Vec};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Sizes, delays and costs of a chain.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ChainPlan {
     /// In the order in which they run.
     pub layers: Vec<LayerPlan>,
@@ -24,7 +24,7 @@ pub struct ChainPlan {
 }
 
 /// One layer of a [`ChainPlan`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerPlan {
     /// What it is, with its sizes.
     pub kind: String,
@@ -36,6 +36,9 @@ pub struct LayerPlan {
     pub macs_per_row: f64,
     /// Values that it keeps between steps.
     pub state: usize,
+    /// Number of the last planned step of its own, in [`Chain::step_watched`](super::Chain::step_watched).
+    #[serde(skip)]
+    pub last_step: usize,
 }
 
 /// How rows of a buffer lie in the chain's input.

@@ -20,6 +20,16 @@ impl Segmented {
         Self { channels, length, stride: stride.max(1), pending: Vec::new(), gap: 0 }
     }
 
+    /// Samples (a channel) of a segment, at most.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Segments that the next `samples` samples (a channel), or the end of the signal, can make whole, at most.
+    pub fn max_segments(&self, samples: usize) -> usize {
+        (self.pending.len() / self.channels.max(1)).saturating_add(samples).div_ceil(self.stride)
+    }
+
     /// Adds samples and calls `each` with every segment that is whole now.
     ///
     /// # Errors

@@ -4,9 +4,10 @@
 use super::program::{Chain, Kind, Step, Vq};
 use super::rows::{Matrix, Run, energy, keep_smallest, take};
 use crate::RunError;
+use crate::table::Table;
 
 /// Whether all steps of a chain are codebooks whose entries can be taken off, once a frame.
-pub(super) fn applies(steps: &[Step]) -> bool {
+pub(super) fn applies(steps: Table<'_, Step>) -> bool {
     steps.iter().all(|s| s.decodes && s.stride == 1 && s.times == 1 && matches!(s.kind, Kind::Vq(_)))
 }
 
@@ -18,18 +19,18 @@ fn book(step: &Step) -> Option<&Vq> {
 }
 
 /// The most that any step needs a beam: a row of the chain, its inner channels, its scores, its decoded entry.
-fn widths(steps: &[Step]) -> [usize; 4] {
+fn widths(steps: Table<'_, Step>) -> [usize; 4] {
     let column = steps.iter().map(|s| s.column).min().unwrap_or(0);
     let mut most = [0; 4];
-    for step in steps {
-        let size = book(step).map_or(0, |vq| vq.search.size);
+    for step in steps.iter() {
+        let size = book(&step).map_or(0, |vq| vq.search.size);
         let needs = [step.column + step.width - column, step.inner, size, step.width];
         most.iter_mut().zip(needs).for_each(|(m, n)| *m = (*m).max(n));
     }
     most
 }
 
-pub(super) fn scratch_len(steps: &[Step], rows: usize, beam: usize) -> usize {
+pub(super) fn scratch_len(steps: Table<'_, Step>, rows: usize, beam: usize) -> usize {
     if !applies(steps) {
         return 0;
     }
@@ -52,7 +53,7 @@ pub(super) fn after_start(work: &mut [f32], rows: usize, width: usize) -> &mut [
 #[allow(clippy::too_many_arguments)]
 pub(super) fn improve(
     run: Run<'_>,
-    steps: &[Step],
+    steps: Table<'_, Step>,
     chain: &Chain,
     beam: usize,
     greedy: Matrix<'_>,
@@ -80,7 +81,7 @@ pub(super) fn improve(
     }
     let mut active = 1;
     for (step, history) in steps.iter().zip(history.chunks_exact_mut(rows * beam)) {
-        let Some(vq) = book(step) else { continue };
+        let Some(vq) = book(&step) else { continue };
         let (size, column) = (vq.entries.size, step.column - chain.column);
         let x = Matrix { data: residuals, origin: column, stride: width, rows: rows * active, width: step.width };
         let scores = &mut scores[..rows * active * size];
@@ -134,8 +135,9 @@ pub(super) fn improve(
             }
         }
         let Some(mut at) = best.1 else { continue };
-        for (step, history) in steps.iter().zip(history.chunks_exact(rows * beam)).rev() {
-            let size = book(step).map_or(1, |vq| vq.entries.size);
+        let stages = (0..steps.len()).rev().filter_map(|i| steps.get(i));
+        for (step, history) in stages.zip(history.chunks_exact(rows * beam).rev()) {
+            let size = book(&step).map_or(1, |vq| vq.entries.size);
             let index = history[row * beam + at] as usize;
             codes[row * codebooks + step.code] = (index % size) as u16;
             at = index / size;

@@ -11,7 +11,7 @@ use super::random::Random;
 use super::rows::Dense;
 use super::vq::{Book, normalize};
 use crate::BuildError;
-use crate::kernel::{pack, panel_len};
+use crate::kernel::{Arena, pack, panel_len};
 use crate::spec::{self, FsqBound, Linear, Metric, ResidualRounding};
 use crate::weights::{TensorView, Tensors};
 
@@ -36,6 +36,7 @@ pub(super) fn build(spec: &spec::Quantizer, tensors: &dyn Tensors) -> Result<Qua
     let can_decode = builder.steps.iter().all(|s| s.decodes)
         && builder.spaces.iter().all(|s| s.project_out.is_some() || s.width == s.outer);
     let Builder { spaces, chains, steps, sizes, data, .. } = builder;
+    let data = Arena::Plain(data);
     Ok(Quantizer { dim, rows, can_decode, spaces, chains, steps, sizes, data })
 }
 

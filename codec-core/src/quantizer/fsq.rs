@@ -1,5 +1,7 @@
 //! Finite scalar quantisation (Mentzer et al. 2023), and its residual form.
 
+use serde::{Deserialize, Serialize};
+
 use super::program::{CodesMut, CodesRef};
 use super::rows::Run;
 use crate::kernel::{Pointwise, pointwise};
@@ -9,8 +11,8 @@ use crate::spec::FsqBound;
 pub(super) const PARAMETERS: usize = 4;
 
 /// `stages` codes a row over `channels` channels.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fsq {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Fsq {
     pub channels: usize,
     pub stages: usize,
     pub bound: FsqBound,
@@ -20,6 +22,7 @@ pub(super) struct Fsq {
 }
 
 /// What the tables hold for a channel of `levels` levels.
+#[cfg(feature = "alloc")]
 pub(super) fn parameters(levels: u32, margin: f32) -> [f32; PARAMETERS] {
     let half = (levels - 1) as f32 * (1.0 + margin) / 2.0;
     let offset = if levels.is_multiple_of(2) { 0.5 } else { 0.0 };

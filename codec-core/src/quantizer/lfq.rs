@@ -1,10 +1,12 @@
 //! Lookup-free quantisation (Yu et al. 2023): a code is the signs of its channels.
 
+use serde::{Deserialize, Serialize};
+
 use super::program::{CodesMut, CodesRef};
 
 /// `codebooks` codes a row, each from `bits` neighbouring channels, most significant first.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lfq {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Lfq {
     pub bits: usize,
     pub codebooks: usize,
 }

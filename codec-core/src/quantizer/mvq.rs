@@ -1,6 +1,8 @@
 //! Multi-codebook quantisation with iterative refinement (Guo et al. 2022, "Predicting multi-codebook vector
 //! quantization indexes for knowledge distillation"): a vector is the sum of one center a codebook.
 
+use serde::{Deserialize, Serialize};
+
 use super::program::{CodesMut, CodesRef};
 use super::rows::{Matrix, Run, energy, keep_smallest, take};
 use super::vq::Book;
@@ -11,8 +13,8 @@ use crate::kernel::{argmax, pack, panel_len};
 const MOST: usize = 128;
 
 /// Codebooks (a power of two) of equal size, each with a row of logits that makes the first guess.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mvq {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Mvq {
     pub codebooks: usize,
     pub refinements: usize,
     /// The first book of logits; its scores are the logits.

@@ -1,5 +1,7 @@
 //! The flat form of a quantizer and its run.
 
+use serde::{Deserialize, Serialize};
+
 use super::beam;
 use super::fsq::Fsq;
 use super::lfq::Lfq;
@@ -10,6 +12,7 @@ use super::vq::Book;
 use crate::RunError;
 use crate::kernel::Compute;
 use crate::spec::ResidualRounding;
+use crate::table::Table;
 
 /// Frames that are worked on at once: enough for the matrix kernel, little enough for the cache.
 const BLOCK: usize = 64;
@@ -17,16 +20,16 @@ const BLOCK: usize = 64;
 pub(super) const MERGED_FRAMES: usize = 2;
 
 /// A range of the next table.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Span {
     pub start: usize,
     pub end: usize,
 }
 
 /// Columns of the latent, perhaps projected, that chains work in. Spaces may share columns of the latent;
 /// each then quantises the latent itself, and what they decode adds up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Space {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Space {
     /// First column of the latent.
     pub column: usize,
     /// Columns of the latent.
@@ -39,8 +42,8 @@ pub(super) struct Space {
 }
 
 /// Columns of a space that share a residual, and the steps that take from it, in order.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Chain {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Chain {
     /// First column of the space.
     pub column: usize,
     pub width: usize,
@@ -48,8 +51,8 @@ pub(super) struct Chain {
 }
 
 /// One elementary quantizer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Step {
     /// First column of the space.
     pub column: usize,
     pub width: usize,
@@ -72,8 +75,8 @@ pub(super) struct Step {
     pub kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Kind {
     Vq(Vq),
     Fsq(Fsq),
     Lfq(Lfq),
@@ -82,8 +85,8 @@ pub(super) enum Kind {
 }
 
 /// A codebook as a step.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Vq {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Vq {
     /// What the published search goes by.
     pub search: Book,
     /// The entries as stored, scored by how near the *decoded* (projected) entry is to the residual. The
@@ -95,7 +98,7 @@ pub(super) struct Vq {
 
 /// Where a step's codes lie in a frame.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The first.
     code: usize,
     /// Codes at a time, and times in a frame.
@@ -111,7 +114,7 @@ impl Place {
 }
 
 /// Codes of a step, written by row. Those past the codebooks in use are dropped.
-pub(super) struct CodesMut<'a> {
+pub(crate) struct CodesMut<'a> {
     pub data: &'a mut [u16],
     /// Codes of a frame.
     pub count: usize,
@@ -135,7 +138,7 @@ impl CodesMut<'_> {
 
 /// Codes of a step, read by row.
 #[derive(Clone, Copy)]
-pub(super) struct CodesRef<'a> {
+pub(crate) struct CodesRef<'a> {
     pub data: &'a [u16],
     /// The first codebook there.
     pub first: usize,
@@ -251,14 +254,17 @@ impl Step {
 }
 
 /// A built quantizer, borrowed.
-#[derive(Clone, Copy)]
-pub(super) struct Program<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Program<'a> {
     pub dim: usize,
     /// Rows of the latent in a frame.
     pub rows: usize,
-    pub spaces: &'a [Space],
-    pub chains: &'a [Chain],
-    pub steps: &'a [Step],
+    pub can_decode: bool,
+    pub spaces: Table<'a, Space>,
+    pub chains: Table<'a, Chain>,
+    pub steps: Table<'a, Step>,
+    /// Entries of each codebook, in the order of a frame's codes.
+    pub sizes: &'a [u32],
     pub data: &'a [f32],
 }
 
@@ -270,7 +276,7 @@ struct Layout {
     rest: usize,
 }
 
-impl Program<'_> {
+impl<'a> Program<'a> {
     /// Frames that are worked on at once.
     fn block(&self, frames: usize, beam: usize) -> usize {
         // Even, so that no pair of frames is torn.
@@ -281,7 +287,7 @@ impl Program<'_> {
         let most = |values: &mut dyn Iterator<Item = usize>| values.max().unwrap_or(0);
         let beams = match beam {
             1 => 0,
-            _ => most(&mut self.chains.iter().map(|chain| beam::scratch_len(self.chain_steps(chain), rows, beam))),
+            _ => most(&mut self.chains.iter().map(|chain| beam::scratch_len(self.chain_steps(&chain), rows, beam))),
         };
         Layout {
             space: rows * most(&mut self.spaces.iter().map(|s| s.width)),
@@ -296,16 +302,16 @@ impl Program<'_> {
         space + inner + outer + rest
     }
 
-    fn chain_steps(&self, chain: &Chain) -> &[Step] {
-        &self.steps[chain.steps.start..chain.steps.end]
+    fn chain_steps(&self, chain: &Chain) -> Table<'a, Step> {
+        self.steps.range(chain.steps.start, chain.steps.end)
     }
 
-    fn space_chains(&self, space: &Space) -> &[Chain] {
-        &self.chains[space.chains.start..space.chains.end]
+    fn space_chains(&self, space: &Space) -> Table<'a, Chain> {
+        self.chains.range(space.chains.start, space.chains.end)
     }
 
     fn space_in_use(&self, space: &Space, first: usize, count: usize) -> bool {
-        self.space_chains(space).iter().any(|c| self.chain_steps(c).iter().any(|s| s.in_use(first, count)))
+        self.space_chains(space).iter().any(|c| self.chain_steps(&c).iter().any(|s| s.in_use(first, count)))
     }
 
     /// `latents` is whole frames, and every buffer is long enough.
@@ -331,14 +337,15 @@ impl Program<'_> {
             let residual = take(&mut rest, layout.space);
             let work = take(&mut rest, layout.inner + layout.outer + layout.rest);
             for space in self.spaces.iter().filter(|s| self.space_in_use(s, 0, codebooks)) {
+                let space = &space;
                 let residual = &mut residual[..rows * space.width];
                 let columns = Matrix { data: x, origin: space.column, stride: self.dim, rows, width: space.outer };
                 match space.project_in {
                     Some(dense) => dense.apply(run, columns, residual)?,
                     None => columns.copy_to(residual),
                 }
-                for chain in self.space_chains(space) {
-                    self.encode_chain(run, space, chain, &layout, residual, codebooks, beam, merged, codes, work)?;
+                for chain in self.space_chains(space).iter() {
+                    self.encode_chain(run, space, &chain, &layout, residual, codebooks, beam, merged, codes, work)?;
                 }
             }
         }
@@ -364,7 +371,7 @@ impl Program<'_> {
         let outer = take(&mut work, layout.outer);
         let steps = self.chain_steps(chain);
         let searched = beam > 1 && beam::applies(steps);
-        let steps = &steps[..steps.partition_point(|s| s.in_use(0, codebooks))];
+        let (steps, _) = steps.split_at(steps.partition_point(|s| s.in_use(0, codebooks)));
         let (shared, own) = steps.split_at(steps.partition_point(|s| s.end() <= merged));
         for (i, step) in steps.iter().enumerate() {
             if searched && i == shared.len() {
@@ -435,7 +442,7 @@ impl Program<'_> {
             for space in self.spaces.iter().filter(|s| self.space_in_use(s, first, count)) {
                 let sum = &mut sum[..rows * space.width];
                 sum.fill(0.0);
-                for step in self.space_chains(space).iter().flat_map(|chain| self.chain_steps(chain)) {
+                for step in self.space_chains(&space).iter().flat_map(|chain| self.chain_steps(&chain).iter()) {
                     if !step.in_use(first, count) {
                         continue;
                     }

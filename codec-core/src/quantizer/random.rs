@@ -1,5 +1,7 @@
 //! Random-projection quantisation (BEST-RQ, Chiu et al. 2022, section 3.1).
 
+use serde::{Deserialize, Serialize};
+
 use super::program::CodesMut;
 use super::rows::{Dense, Matrix, Run};
 use super::vq::Book;
@@ -9,8 +11,8 @@ use crate::RunError;
 const EPSILON: f32 = 1e-5;
 
 /// Layer norm without affine, projection, entry of the largest dot product.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Random {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Random {
     pub projection: Dense,
     /// The bias of its scores is zero.
     pub book: Book,

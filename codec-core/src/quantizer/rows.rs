@@ -1,18 +1,20 @@
 //! Rows of values: strided views, dense projections of them, and small selections.
 
+use serde::{Deserialize, Serialize};
+
 use crate::RunError;
 use crate::kernel::{self, Compute, Epilogue, Out, Panels, Pointwise, Rows, Start, Weights};
 
 /// What a run computes with: instruction set and threads, and the quantizer's tables.
 #[derive(Clone, Copy)]
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a> {
     pub cx: Compute<'a>,
     pub data: &'a [f32],
 }
 
 /// Rows of `width` values, `stride` apart, the first at `origin`.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     pub data: &'a [f32],
     pub origin: usize,
     pub stride: usize,
@@ -64,8 +66,8 @@ impl<'a> Matrix<'a> {
 }
 
 /// A dense layer whose panels and bias lie in the tables.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dense {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Dense {
     pub input: usize,
     pub output: usize,
     /// Where the panels start.

@@ -1,5 +1,7 @@
 //! Codebooks: nearest-neighbour search and look-up.
 
+use serde::{Deserialize, Serialize};
+
 use super::rows::{Matrix, Run, energy};
 use crate::RunError;
 use crate::kernel::{PANEL, Panels, Weights, argmax, argmin, panel_len, square_distance};
@@ -12,8 +14,8 @@ pub(super) const NORM_EPSILON: f32 = 1e-12;
 ///
 /// Searching by panels, entry `e` scores `bias_e + x · e`, and with `bias_e = -|e|²/2` the largest score is
 /// the smallest distance, for `|x - e|² = |x|² - 2 (x · e - |e|²/2)`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Book {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Book {
     pub size: usize,
     pub dim: usize,
     pub metric: Metric,

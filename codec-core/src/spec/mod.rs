@@ -4,67 +4,28 @@
 //! sizes, what the engine runs and what a trainer builds from. Tensors are named by the layers: a
 //! layer called `x` owns `x.weight`, `x.bias`, and whatever else its documentation lists.
 
+#[cfg(feature = "alloc")]
 mod attention;
+#[cfg(feature = "alloc")]
+mod codec;
+#[cfg(feature = "alloc")]
 mod inventory;
+#[cfg(feature = "alloc")]
 mod layer;
+#[cfg(feature = "alloc")]
 mod quantizer;
+mod rule;
 
-use alloc::{string::String, vec::Vec};
-use serde::{Deserialize, Serialize};
-
+#[cfg(feature = "alloc")]
 pub use attention::*;
+#[cfg(feature = "alloc")]
+pub use codec::*;
+#[cfg(feature = "alloc")]
 pub(crate) use inventory::MAX_LSTM_LAYERS;
+#[cfg(feature = "alloc")]
 pub use inventory::{TensorSpec, layer_tensors};
+#[cfg(feature = "alloc")]
 pub use layer::*;
+#[cfg(feature = "alloc")]
 pub use quantizer::*;
-
-/// The version of this schema that the engine writes, and the newest that it reads.
-pub const SPEC_VERSION: u32 = 1;
-
-/// A whole codec.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CodecSpec {
-    /// Schema version, [`SPEC_VERSION`].
-    pub version: u32,
-    /// A name for people and for messages; the engine never looks at it.
-    pub name: String,
-    /// Samples a second and channel.
-    pub sample_rate: u32,
-    /// Audio channels, interleaved at the API.
-    pub channels: u32,
-    /// Samples (a channel) that one frame of codes stands for: of a multi-rate quantizer
-    /// ([`Quantizer::Rated`]) the coarsest period.
-    pub hop: u32,
-    /// Channels of the latent between encoder, quantizer and decoder.
-    pub latent: u32,
-    /// How a long signal is cut for the network.
-    pub framing: Framing,
-    /// Codebook counts that the publisher offers, ascending; any count up to the last still works.
-    pub codebook_choices: Vec<u32>,
-    /// Samples to latent; `None` in a model that only decodes.
-    pub encoder: Option<Vec<Layer>>,
-    /// Latent to codes and back.
-    pub quantizer: Quantizer,
-    /// Latent to samples; `None` in a model that only encodes.
-    pub decoder: Option<Vec<Layer>>,
-}
-
-/// How a long signal is cut before it meets the network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Framing {
-    /// One signal from its first sample to its last.
-    Stream,
-    /// Overlapping segments, each coded by itself and cross-faded by a triangle
-    /// (EnCodec 48 kHz; Défossez et al. 2022, section 3.1).
-    Segments {
-        /// Samples in a segment.
-        length: u32,
-        /// Samples between the starts of two segments.
-        stride: u32,
-        /// Divide a segment by its loudness (root mean square of the channels' mean, plus 1e-8) and
-        /// carry that scale beside its codes.
-        normalize: bool,
-    },
-}
+pub use rule::*;

@@ -2,6 +2,8 @@
 
 mod half;
 
+use serde::{Deserialize, Serialize};
+
 pub use half::{F16_MAX, f16_to_f32, f32_to_bf16, f32_to_f16};
 
 /// The type of a tensor's elements.
@@ -32,7 +34,7 @@ impl Dtype {
 }
 
 /// How packed weights are held.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Precision {
     /// As they are stored: in f32, and tensors of f16 in f16, which changes no value.

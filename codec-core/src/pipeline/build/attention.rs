@@ -7,7 +7,7 @@ use crate::{
     BuildError,
     kernel::PANEL,
     layer::*,
-    pipeline::chain::Kind,
+    pipeline::network::Kind,
     spec::{self, PadMode, Pairing, Span},
     weights::Precision,
 };

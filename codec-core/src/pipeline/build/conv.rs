@@ -6,7 +6,7 @@ use super::{Builder, Cur, MAX_CHANNELS, MAX_TAPS, Strides, Timing, check, limits
 use crate::{
     BuildError,
     layer::*,
-    pipeline::chain::Kind,
+    pipeline::network::Kind,
     spec::{self, PadMode},
     weights::Precision,
 };

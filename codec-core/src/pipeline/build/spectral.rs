@@ -7,7 +7,7 @@ use crate::{
     BuildError,
     kernel::RealFft,
     layer::*,
-    pipeline::{chain::Kind, plan::Timing},
+    pipeline::{network::Kind, plan::Timing},
     spec,
     weights::Precision,
 };
