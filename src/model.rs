@@ -13,6 +13,7 @@ use codec_core::{
     pipeline::{self, ChainPlan},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing},
+    weights::Precision,
 };
 use serde::Serialize;
 
@@ -26,6 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Model {
     source: Source,
+    precision: Precision,
     encoder: OnceLock<Result<pipeline::Encoder, BuildError>>,
     decoder: OnceLock<Result<pipeline::Decoder, BuildError>>,
 }
@@ -96,7 +98,7 @@ impl Model {
         if Self::is_image(path) {
             return Ok(ImageFile::open(path)?.into());
         }
-        Ok(ModelFile::open(path)?.into())
+        Ok(Self::of(ModelFile::open(path)?))
     }
 
     /// Reads a model file or a deploy image that lies in memory, where its bytes stay.
@@ -107,7 +109,7 @@ impl Model {
         if starts_as_image(bytes) {
             return Self::from_image(Arc::new(bytes));
         }
-        Ok(ModelFile::from_static(bytes)?.into())
+        Ok(Self::of(ModelFile::from_static(bytes)?))
     }
 
     /// Whether a file can be read and starts as a deploy image.
@@ -123,6 +125,21 @@ impl Model {
     /// The bytes are no image, damaged, or not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
     pub fn from_image(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
         Ok(ImageFile::from_bytes(bytes, "the image")?.into())
+    }
+
+    fn of(file: ModelFile) -> Self {
+        let precision = Precision::default();
+        Self { source: Source::File(file), precision, encoder: OnceLock::new(), decoder: OnceLock::new() }
+    }
+
+    /// The model with its networks' weights held in another precision, which makes other tokens. As a model file is loaded,
+    /// tensors of f16 are held in f16, all others in f32; an image keeps the precision that it was packed with.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        match self.source {
+            Source::File(file) => Self { precision, ..Self::of(file) },
+            Source::Image(_) => self,
+        }
     }
 
     /// What the codec is.
@@ -166,7 +183,7 @@ impl Model {
     /// The model has none, or its spec and tensors do not fit.
     pub fn encoder_plan(&self) -> Result<&pipeline::Encoder, Error> {
         let built = self.encoder.get_or_init(|| match &self.source {
-            Source::File(file) => pipeline::Encoder::new(self.spec(), file),
+            Source::File(file) => pipeline::Encoder::with_precision(self.spec(), file, self.precision),
             Source::Image(about) => Err(BuildError::NoEncoder(about.spec.name.clone())),
         });
         built.as_ref().map_err(|e| e.clone().into())
@@ -178,7 +195,7 @@ impl Model {
     /// The model has none, or its spec and tensors do not fit.
     pub fn decoder_plan(&self) -> Result<&pipeline::Decoder, Error> {
         let built = self.decoder.get_or_init(|| match &self.source {
-            Source::File(file) => pipeline::Decoder::new(self.spec(), file),
+            Source::File(file) => pipeline::Decoder::with_precision(self.spec(), file, self.precision),
             Source::Image(about) => Err(BuildError::NoDecoder(about.spec.name.clone())),
         });
         built.as_ref().map_err(|e| e.clone().into())
@@ -331,18 +348,13 @@ impl Model {
     }
 }
 
-impl From<ModelFile> for Model {
-    fn from(file: ModelFile) -> Self {
-        Self { source: Source::File(file), encoder: OnceLock::new(), decoder: OnceLock::new() }
-    }
-}
-
 impl From<ImageFile> for Model {
     fn from(image: ImageFile) -> Self {
         let ImageFile { spec, provenance, fingerprint, encoder, decoder } = image;
         let cell = |found: Option<_>| found.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part)));
         Self {
             source: Source::Image(About { spec, provenance, fingerprint }),
+            precision: Precision::default(),
             encoder: cell(encoder),
             decoder: decoder.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part))),
         }

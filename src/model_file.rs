@@ -10,7 +10,7 @@ use std::{
 
 use codec_core::{
     spec::{CodecSpec, SPEC_VERSION},
-    weights::{Dtype, TensorView, Tensors},
+    weights::{Dtype, F16_MAX, TensorView, Tensors, f32_to_bf16, f32_to_f16},
 };
 use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
@@ -92,6 +92,20 @@ pub enum ModelFileError {
         found: usize,
         /// Bytes it needs.
         expected: String,
+    },
+    /// A type that weights are not stored in.
+    #[error("weights are stored in F32, F16 or BF16, not in {dtype:?}")]
+    Stored {
+        /// The type asked for.
+        dtype: Dtype,
+    },
+    /// A value that a type asked for cannot hold.
+    #[error("tensor `{name}` holds {value}, and f16 reaches {F16_MAX}: store the model in bf16 or f32")]
+    Range {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
     },
     /// The content is not what the fingerprint was made of.
     #[error("{path} is damaged or was changed: its fingerprint says {stated}, its content gives {computed}")]
@@ -177,6 +191,34 @@ impl OwnedTensor {
 /// Named tensors in memory, ready for [`write_model`] or for the engine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TensorMap(pub BTreeMap<String, OwnedTensor>);
+
+impl TensorMap {
+    /// Stores tensors of f32 with two or more dimensions (weights and codebooks, not biases) in f16 or bf16, rounded to
+    /// nearest; for f32, does nothing.
+    ///
+    /// # Errors
+    /// [`ModelFileError::Range`]: a value past f16; [`ModelFileError::Stored`]: a type that weights are not stored in.
+    pub fn store_as(&mut self, dtype: Dtype) -> Result<(), ModelFileError> {
+        let round = match dtype {
+            Dtype::F32 => return Ok(()),
+            Dtype::F16 => f32_to_f16,
+            Dtype::Bf16 => f32_to_bf16,
+            _ => return Err(ModelFileError::Stored { dtype }),
+        };
+        for (name, tensor) in &mut self.0 {
+            if tensor.dtype != Dtype::F32 || tensor.shape.len() < 2 {
+                continue;
+            }
+            let values = tensor.view().values().into_owned();
+            if let Some(value) = values.iter().find(|v| dtype == Dtype::F16 && v.abs() > F16_MAX) {
+                return Err(ModelFileError::Range { name: name.clone(), value: *value });
+            }
+            tensor.bytes = values.iter().flat_map(|v| round(*v).to_le_bytes()).collect();
+            tensor.dtype = dtype;
+        }
+        Ok(())
+    }
+}
 
 impl Tensors for TensorMap {
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Memory, Slot, Step};
+use super::{Memory, Step, Weight};
 use crate::{
     RunError,
     kernel::{self, Epilogue, Out, Panels, Pointwise, Rows, Start},
@@ -37,7 +37,7 @@ pub(crate) struct NoiseLayer {
     /// Room for the projection of every row.
     pub tmp: usize,
     pub channels: usize,
-    pub weight: Slot,
+    pub weight: Weight,
     /// Hash of the layer's name.
     pub key: u64,
     /// The spec's seed, for signals without their own.

@@ -12,7 +12,7 @@ use crate::{
     layer::*,
     spec::Layer,
     table::Table,
-    weights::Tensors,
+    weights::{Precision, Tensors},
 };
 
 impl Kind {
@@ -83,7 +83,21 @@ impl Chain {
     /// # Errors
     /// The spec is inconsistent, or a tensor is missing or of another shape.
     pub fn new(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Result<Self, BuildError> {
-        super::build::build(layers, input, tensors)
+        Self::with_precision(layers, input, tensors, Precision::F32)
+    }
+
+    /// As [`Chain::new`], with packed weights in a precision of one's choice. Biases, depthwise weights and the parameters
+    /// of norms and activations stay in f32.
+    ///
+    /// # Errors
+    /// As [`Chain::new`]; a weight that the precision cannot hold.
+    pub fn with_precision(
+        layers: &[Layer],
+        input: usize,
+        tensors: &dyn Tensors,
+        precision: Precision,
+    ) -> Result<Self, BuildError> {
+        super::build::build(layers, input, tensors, precision)
     }
 
     /// A chain that was planned before.

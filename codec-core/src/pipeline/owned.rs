@@ -11,7 +11,7 @@ use crate::{
     kernel::{Aligned, Compute},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing, SPEC_VERSION},
-    weights::Tensors,
+    weights::{Precision, Tensors},
 };
 
 /// Samples to codes. Immutable; every signal has an [`EncoderState`].
@@ -106,10 +106,19 @@ impl Encoder {
     /// # Errors
     /// The spec is inconsistent or has no encoder, or a tensor is missing or of another shape.
     pub fn new(spec: &CodecSpec, tensors: &dyn Tensors) -> Result<Self, BuildError> {
+        Self::with_precision(spec, tensors, Precision::F32)
+    }
+
+    /// As [`Encoder::new`], with the network's weights in a precision of one's choice
+    /// ([`Chain::with_precision`]). The quantizer's tables stay in f32.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`]; a weight that the precision cannot hold.
+    pub fn with_precision(spec: &CodecSpec, tensors: &dyn Tensors, precision: Precision) -> Result<Self, BuildError> {
         let Some(layers) = &spec.encoder else {
             return Err(BuildError::NoEncoder(spec.name.clone()));
         };
-        let chain = Chain::new(layers, spec.channels as usize, tensors)?;
+        let chain = Chain::with_precision(layers, spec.channels as usize, tensors, precision)?;
         let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
         check(spec, &quantizer, &chain, chain.output_channels())?;
         let (up, down) = chain.plan().rate;
@@ -275,10 +284,19 @@ impl Decoder {
     /// # Errors
     /// The spec is inconsistent or has no decoder, or a tensor is missing or of another shape.
     pub fn new(spec: &CodecSpec, tensors: &dyn Tensors) -> Result<Self, BuildError> {
+        Self::with_precision(spec, tensors, Precision::F32)
+    }
+
+    /// As [`Decoder::new`], with the network's weights in a precision of one's choice
+    /// ([`Chain::with_precision`]). The quantizer's tables stay in f32.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`]; a weight that the precision cannot hold.
+    pub fn with_precision(spec: &CodecSpec, tensors: &dyn Tensors, precision: Precision) -> Result<Self, BuildError> {
         let Some(layers) = &spec.decoder else {
             return Err(BuildError::NoDecoder(spec.name.clone()));
         };
-        let chain = Chain::new(layers, spec.latent as usize, tensors)?;
+        let chain = Chain::with_precision(layers, spec.latent as usize, tensors, precision)?;
         let quantizer = Quantizer::new(&spec.quantizer, tensors)?;
         check(spec, &quantizer, &chain, spec.latent as usize)?;
         let (up, down) = chain.plan().rate;
