@@ -9,7 +9,7 @@ use std::{
 
 use codec::{Codes, Options};
 use codec_ffi::{codec_status::*, *};
-use support::{Model, models, signal, sized, text};
+use support::{Model, models, models::signal, sized, text};
 
 /// The same model for the library.
 fn library(name: &str) -> codec::Model {

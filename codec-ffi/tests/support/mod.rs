@@ -3,8 +3,6 @@
 
 pub mod models;
 
-pub use models::signal;
-
 use std::{
     ffi::{CStr, CString, c_char},
     path::Path,
@@ -13,12 +11,17 @@ use std::{
 
 use codec_ffi::{codec_status::*, *};
 
+/// A struct of the header, all zeros.
+pub fn zeros<T: Copy>() -> T {
+    // SAFETY: only used for structs of the header, of which zeros are a value.
+    unsafe { std::mem::zeroed() }
+}
+
 /// A struct of zeros with its size set.
 macro_rules! sized {
     ($type:ident { $($field:ident: $value:expr),* $(,)? }) => {{
-        // SAFETY: zeros are a value of every struct of the header.
         #[allow(unused_mut)]
-        let mut value: codec_ffi::$type = unsafe { std::mem::zeroed() };
+        let mut value: codec_ffi::$type = support::zeros();
         value.struct_size = size_of::<codec_ffi::$type>();
         $(value.$field = $value;)*
         value
