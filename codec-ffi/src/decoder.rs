@@ -314,9 +314,7 @@ pub unsafe extern "C" fn codec_decoder_finish(
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
     unsafe {
-        with(decoder, |decoder, args| {
-            run(decoder, args, (std::ptr::null(), 0, Part::End), (pcm, capacity, samples))
-        })
+        with(decoder, |decoder, args| run(decoder, args, (std::ptr::null(), 0, Part::End), (pcm, capacity, samples)))
     }
 }
 
@@ -324,7 +322,5 @@ pub unsafe extern "C" fn codec_decoder_finish(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_decoder_reset(decoder: *mut codec_decoder) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle.
-    unsafe {
-        with(decoder, |decoder, _| decoder.reset())
-    }
+    unsafe { with(decoder, |decoder, _| decoder.reset()) }
 }

@@ -281,9 +281,7 @@ pub unsafe extern "C" fn codec_encoder_finish(
     frames: *mut usize,
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
-    unsafe {
-        with(encoder, |encoder, args| run(encoder, args, (&[], 0, true), (codes, capacity, frames)))
-    }
+    unsafe { with(encoder, |encoder, args| run(encoder, args, (&[], 0, true), (codes, capacity, frames))) }
 }
 
 /// The segments that the frames of the last push or finish belong to, for a model that cuts signals into segments; none for
@@ -309,7 +307,5 @@ pub unsafe extern "C" fn codec_encoder_segments(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_encoder_reset(encoder: *mut codec_encoder) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle.
-    unsafe {
-        with(encoder, |encoder, _| encoder.reset())
-    }
+    unsafe { with(encoder, |encoder, _| encoder.reset()) }
 }

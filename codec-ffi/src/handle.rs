@@ -112,10 +112,7 @@ pub(crate) fn call(f: impl FnOnce() -> Result<(), Failure>) -> codec_status {
 ///
 /// # Safety
 /// `out` is null, misaligned or valid for writing.
-pub(crate) unsafe fn create<T: Kind>(
-    out: *mut *mut T::Opaque,
-    f: impl FnOnce() -> Result<T, Failure>,
-) -> codec_status {
+pub(crate) unsafe fn create<T: Kind>(out: *mut *mut T::Opaque, f: impl FnOnce() -> Result<T, Failure>) -> codec_status {
     call(|| {
         args::check(out, 1, T::NAME)?;
         // SAFETY: not null, aligned, and valid by this function's condition.
@@ -129,11 +126,8 @@ pub(crate) unsafe fn create<T: Kind>(
 
 impl<T: Kind> Handle<T> {
     pub(crate) fn new(body: T) -> Self {
-        let head = Head {
-            magic: AtomicU64::new(T::MAGIC),
-            busy: AtomicBool::new(false),
-            broken: AtomicBool::new(false),
-        };
+        let head =
+            Head { magic: AtomicU64::new(T::MAGIC), busy: AtomicBool::new(false), broken: AtomicBool::new(false) };
         Self { head, error: Text(UnsafeCell::new([0; TEXT])), body: UnsafeCell::new(body) }
     }
 }

@@ -199,7 +199,11 @@ pub unsafe extern "C" fn codec_nac_reader_next(
                 first_frame: reader.tokens.first_frame(),
                 frames,
                 codes: if step == Step::Frames { reader.codes.data.as_ptr() } else { ptr::null() },
-                samples: if step == Step::End { reader.tokens.info().samples.unwrap_or(CODEC_UNKNOWN) } else { CODEC_UNKNOWN },
+                samples: if step == Step::End {
+                    reader.tokens.info().samples.unwrap_or(CODEC_UNKNOWN)
+                } else {
+                    CODEC_UNKNOWN
+                },
             };
             structs::write(item, &value)
         })

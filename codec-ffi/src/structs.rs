@@ -287,7 +287,8 @@ pub(crate) unsafe fn read<T: Grows>(ptr: *const T) -> Result<T, Failure> {
     let known = size.min(size_of::<T>());
     // SAFETY: `size` bytes are valid by this function's condition.
     if (known..size).any(|i| unsafe { ptr.cast::<u8>().add(i).read() } != 0) {
-        let text = format!("a {} of {size} bytes has fields set that this library does not know: use a newer one", T::NAME);
+        let text =
+            format!("a {} of {size} bytes has fields set that this library does not know: use a newer one", T::NAME);
         return Err(Failure::new(CODEC_ERROR_STRUCT_SIZE, text));
     }
     let mut value = MaybeUninit::<T>::zeroed();

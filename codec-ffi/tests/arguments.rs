@@ -214,16 +214,21 @@ fn the_state_in_memory_of_the_caller_is_checked_too() {
         let (mut out, mut n) = (vec![0.0f32; 9000], 0);
         let inside = place.add(size - 40_000.min(size / 2)).cast::<f32>();
         assert_eq!(codec_decoder_finish(decoder, inside, 40, &mut n), CODEC_ERROR_OVERLAP);
-        assert_eq!(codec_decoder_push(decoder, [64, 0, 0].as_ptr(), 1, out.as_mut_ptr(), 9000, &mut n), CODEC_ERROR_CODES);
+        assert_eq!(
+            codec_decoder_push(decoder, [64, 0, 0].as_ptr(), 1, out.as_mut_ptr(), 9000, &mut n),
+            CODEC_ERROR_CODES
+        );
         assert_eq!(codec_decoder_push(decoder, [63, 0, 16].as_ptr(), 1, out.as_mut_ptr(), 9000, &mut n), CODEC_OK);
         assert_eq!(codec_decoder_finish(decoder, out.as_mut_ptr(), 9000, &mut n), CODEC_OK);
         assert_eq!(codec_decoder_finish(decoder, out.as_mut_ptr(), 9000, &mut n), CODEC_ERROR_FINISHED);
         // An encoder it is not.
         assert_eq!(codec_encoder_reset(decoder.cast()), CODEC_ERROR_HANDLE);
 
-        for (name, threads, status) in
-            [("segments", 0, CODEC_ERROR_UNSUPPORTED), ("whole", 0, CODEC_ERROR_UNSUPPORTED), ("stream", 2, CODEC_ERROR_UNSUPPORTED)]
-        {
+        for (name, threads, status) in [
+            ("segments", 0, CODEC_ERROR_UNSUPPORTED),
+            ("whole", 0, CODEC_ERROR_UNSUPPORTED),
+            ("stream", 2, CODEC_ERROR_UNSUPPORTED),
+        ] {
             let (model, options) = (Model::load(name), sized!(codec_encoder_options { threads: threads }));
             let mut encoder = ptr::null_mut();
             assert_eq!(codec_encoder_state_size(model.0, &options), 0);
@@ -275,7 +280,8 @@ fn structs_may_be_older_or_newer_but_not_of_another_size() {
             assert_eq!(codec_model_get_info(model.0, &mut info), CODEC_ERROR_STRUCT_SIZE);
             assert_eq!(info.sample_rate, 0);
         }
-        let mut newer = Newer { known: codec_encoder_options { struct_size: size_of::<Newer>(), ..good }, unknown: [0; 2] };
+        let mut newer =
+            Newer { known: codec_encoder_options { struct_size: size_of::<Newer>(), ..good }, unknown: [0; 2] };
         assert_eq!(codec_encoder_create(model.0, ptr::from_ref(&newer).cast(), &mut encoder), CODEC_OK);
         assert_eq!(codec_encoder_destroy(encoder), CODEC_OK);
         newer.unknown[1] = 1;

@@ -30,10 +30,10 @@ fn up(name: &str, (input, output): (u32, u32), stride: u32) -> Value {
 fn spec(name: &str) -> CodecSpec {
     let channels = u32::from(channels(name));
     let elu = json!({"type": "activation", "function": "elu", "alpha": 1.0});
-    let residual = |name: &str, width| {
-        json!({"type": "residual", "body": [elu, conv(name, (width, width), 3, 1, "reflect")]})
-    };
-    let book = |name: &str, size: u32| json!({"type": "vq", "name": name, "size": size, "dim": 6, "metric": "euclidean"});
+    let residual =
+        |name: &str, width| json!({"type": "residual", "body": [elu, conv(name, (width, width), 3, 1, "reflect")]});
+    let book =
+        |name: &str, size: u32| json!({"type": "vq", "name": name, "size": size, "dim": 6, "metric": "euclidean"});
     let mut middle = json!({"type": "lstm", "name": "e-lstm", "input": 6, "hidden": 6, "layers": 1, "bidirectional": false, "skip": true});
     if name == "whole" {
         middle = json!({"type": "group-norm", "name": "e-norm", "channels": 6, "groups": 1, "epsilon": 1e-5});
