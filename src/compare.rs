@@ -110,8 +110,10 @@ impl Model {
         let spec = self.spec();
         let channels = spec.channels as usize;
         let whole = |chain: &Chain| chain.plan().whole.is_some() || !matches!(spec.framing, Framing::Stream);
-        let mut found =
-            Comparison { seconds: (pcm.len() / channels) as f64 / f64::from(spec.sample_rate), ..Comparison::default() };
+        let mut found = Comparison {
+            seconds: (pcm.len() / channels) as f64 / f64::from(spec.sample_rate),
+            ..Comparison::default()
+        };
         let books = options.codebooks.unwrap_or(self.quantizer()?.codebooks());
         let quantizer = self.quantizer()?;
         let mut latents = Vec::new();

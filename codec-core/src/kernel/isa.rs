@@ -22,7 +22,7 @@ macro_rules! has {
 pub enum Isa {
     /// Portable code, one value at a time; the reference.
     Scalar,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F.
     Avx512,
@@ -46,8 +46,8 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 => has!("avx2") && has!("fma"),
-            Self::Avx512 => has!("avx512f") && has!("avx2") && has!("fma"),
+            Self::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
+            Self::Avx512 => has!("avx512f") && Self::Avx2.is_available(),
             Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
             // A module that uses vectors does not even start where there are none.
             Self::Simd128 => cfg!(all(target_arch = "wasm32", target_feature = "simd128")),

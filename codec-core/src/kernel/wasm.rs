@@ -5,8 +5,8 @@
 
 use core::arch::wasm32::*;
 
-use super::matmul::Tile;
 use super::simd::{Op, Simd, operations, tiles};
+use super::{Element, matmul::Tile};
 
 /// Exists in this module only, which is compiled only where vectors are allowed: a WebAssembly module that uses
 /// them is refused as a whole by an engine without.
@@ -97,7 +97,7 @@ impl Simd for Simd128 {
         if rows == 1 && wanted >= 8 { 8 } else { 4 }
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
         tiles!(self, rows, vectors, tile, [1 2 3] x 4, [1] x 8)
     }
 }

@@ -8,7 +8,7 @@ import { readWav } from "../page/wav.js";
 import { Chromium, serve } from "./chromium.mjs";
 import { compare } from "./compare.mjs";
 
-const [image, wav, codebooks, nac, hostWav, least, leastSpeed, screenshot] = process.argv.slice(2);
+const [image, wav, codebooks, nac, hostWav, least, screenshot] = process.argv.slice(2);
 const host = readWav(new Uint8Array(fs.readFileSync(hostWav)).buffer);
 let failures = 0;
 const check = (what, ok, found = "") => {
@@ -60,8 +60,8 @@ try {
     const found = await colours(canvas);
     check(`${what} is not blank`, found >= some, `${found} colours`);
   }
-  const speed = parseFloat(await figure("Decoding"));
-  check(`decodes ${leastSpeed} times real time`, speed >= Number(leastSpeed), `encoding ${await figure("Encoding")}, decoding ${speed}×`);
+  // Reported, not checked: the machine may have other things to do.
+  console.log(`       times real time: encoding ${await figure("Encoding")}, decoding ${await figure("Decoding")}`);
   await browser.evaluate("document.querySelector('#decoded audio').play()");
   await browser.until("document.querySelector('#decoded audio').currentTime > 0.2", 10);
   check("the decoded sound plays", true);
