@@ -1,25 +1,34 @@
 //! Seconds of compute per second of audio of whole models, encode and decode, as JSON lines: the median of five runs
 //! after a warm-up. `compare.py` runs it in turn with the peers.
 //!
-//! `cargo bench --bench speed -- [--threads N] [--seconds S] [--frames] [CASE ...]`, cases as in `tests/golden` or, where
-//! that has them, the shared folder of test data. `--frames` goes frame by frame, as on a line.
+//! `cargo bench --bench speed -- [--threads N] [--seconds S] [--frames] [--precision P] [CASE ...]`, cases as in
+//! `tests/golden`. `--frames` goes frame by frame, as on a line; `--precision` says how weights are held, `f32` (the default)
+//! or `f16`.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::Instant;
 
-use codec::{Codes, Options};
+use codec::{Codes, Options, core::weights::Precision};
 use support::golden::{self, Case};
 
 fn main() {
     let (mut threads, mut seconds, mut by_frame, mut cases) = (1, 10.0, false, Vec::new());
+    let mut precision = Precision::F32;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--threads" => threads = args.next().and_then(|v| v.parse().ok()).expect("--threads N"),
             "--seconds" => seconds = args.next().and_then(|v| v.parse().ok()).expect("--seconds S"),
             "--frames" => by_frame = true,
+            "--precision" => {
+                precision = match args.next().as_deref() {
+                    Some("f32") => Precision::F32,
+                    Some("f16") => Precision::F16,
+                    _ => panic!("--precision f32 or f16"),
+                }
+            }
             // What cargo adds.
             "--bench" => {}
             _ => cases.push(arg),
@@ -29,11 +38,8 @@ fn main() {
         cases = ["encodec_24khz", "hificodec_24k_320d", "dac_16khz", "dac_44khz"].map(String::from).to_vec();
     }
     for name in cases {
-        let committed = golden::committed();
-        let here = committed.join(format!("{name}.json")).is_file();
-        let Some(folder) = (if here { Some(committed) } else { golden::shared() }) else { continue };
-        let case = Case::load(&folder, &name);
-        let model = support::import_case(&case, &case.tensors());
+        let case = Case::load(&golden::committed(), &name);
+        let model = support::import_case(&case, &case.tensors()).with_precision(precision);
         let spec = model.spec();
         let samples = (f64::from(spec.sample_rate) * seconds) as usize;
         let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1u32 << 24) as f32 - 0.5;
@@ -84,7 +90,7 @@ fn main() {
             let rtf = times[2] / seconds;
             let gmac = mmac / 1e3 / rtf;
             println!(
-                r#"{{"case":"{name}","part":"{part}","threads":{threads},"rtf":{rtf:.5},"gmac_per_second":{gmac:.2}}}"#
+                r#"{{"case":"{name}","part":"{part}","precision":"{precision:?}","threads":{threads},"rtf":{rtf:.5},"gmac_per_second":{gmac:.2}}}"#
             );
         }
     }

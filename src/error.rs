@@ -5,7 +5,10 @@ use std::{io, path::PathBuf};
 use codec_core::{BuildError, RunError, kernel::Isa};
 use thiserror::Error;
 
-use crate::{image_file::ImageFileError, model_file::ModelFileError};
+use crate::{
+    image_file::ImageFileError,
+    model_file::{Fingerprint, ModelFileError},
+};
 
 /// Why a model could not be loaded, or a signal not be coded.
 #[derive(Debug, Error)]
@@ -17,6 +20,14 @@ pub enum Error {
     /// The deploy image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageFileError),
+    /// Two models that should be one of different precision.
+    #[error("the models differ: fingerprints {expected} and {found}")]
+    OtherModel {
+        /// Fingerprint of the one.
+        expected: Fingerprint,
+        /// Fingerprint of the other.
+        found: Fingerprint,
+    },
     /// A file cannot be read.
     #[error("cannot access {path}: {source}")]
     Io {
@@ -74,7 +85,41 @@ pub enum Error {
         /// Frames.
         frames: usize,
     },
-    /// Codes that do not fit the model.
-    #[error("{0}")]
-    Codes(String),
+    /// Codes that do not make frames of the decoder's size.
+    #[error("{codes} codes of {got} a frame, but the decoder was made for {expected} a frame; make one for as many")]
+    CodesPerFrame {
+        /// Codes given.
+        codes: usize,
+        /// Codes a frame, as given.
+        got: usize,
+        /// Codes a frame of the decoder.
+        expected: usize,
+    },
+    /// A segment that the model cannot have made.
+    #[error(
+        "a segment of {frames} frames and scale {scale}; the model has at most {most} frames a segment and {given} are given; \
+         give whole segments as the encoder made them"
+    )]
+    Segment {
+        /// Frames that the segment states.
+        frames: usize,
+        /// Its scale, which is finite in a good one.
+        scale: f32,
+        /// Frames of the model's longest segment.
+        most: usize,
+        /// Frames that are there.
+        given: usize,
+    },
+    /// A model that codes in segments got frames outside of any.
+    #[error("{frames} frames belong to no segment; this model codes in segments: give the frames with theirs")]
+    NoSegment {
+        /// Frames behind the last segment.
+        frames: usize,
+    },
+    /// A model that does not code in segments got some.
+    #[error("{segments} segments, but this model does not cut signals; give the model that made the codes")]
+    Segments {
+        /// Segments given.
+        segments: usize,
+    },
 }

@@ -146,7 +146,8 @@ impl Model {
             frames: options.frames.max(1),
             delay: delay.ceil() as u32,
             segments: match spec.framing {
-                Framing::Stream => None,
+                // An encoder that works in windows needs each of them whole, which the library knows of.
+                Framing::Stream | Framing::Windows { .. } => None,
                 Framing::Segments { length, stride, normalize } => Some((length, stride, normalize)),
             },
             fingerprint: self.fingerprint().0,

@@ -7,6 +7,7 @@ pub use codec_core as core;
 pub mod audio;
 pub mod checkpoint;
 mod codes;
+mod compare;
 mod error;
 mod image_file;
 pub mod import;
@@ -20,6 +21,7 @@ mod threads;
 pub mod tokens;
 
 pub use codes::{Codes, Segment};
+pub use compare::{Comparison, LayerSnr};
 pub use error::Error;
 pub use image_file::{ImageFileError, PackOptions, Parts};
 pub use model::{Bitrate, Model, ModelInfo, NetworkInfo, Options};

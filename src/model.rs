@@ -13,6 +13,7 @@ use codec_core::{
     pipeline::{self, ChainPlan},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing},
+    weights::Precision,
 };
 use serde::Serialize;
 
@@ -26,6 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Model {
     source: Source,
+    precision: Precision,
     encoder: OnceLock<Result<pipeline::Encoder, BuildError>>,
     decoder: OnceLock<Result<pipeline::Decoder, BuildError>>,
 }
@@ -47,14 +49,21 @@ struct About {
 /// How to code a signal.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Codes a frame; `None` for all that the model has.
+    /// Codes a frame; `None` for all that the model has, from [`Options::first_codebook`] on.
     pub codebooks: Option<usize>,
+    /// Which of the model's codes of a frame is the first, 0 for all from the beginning. An encoder searches the codes before it and
+    /// leaves them out; a decoder makes of the codes what they add to the latent by themselves
+    /// ([`Quantizer::decode_range`]).
+    pub first_codebook: usize,
     /// Width of the codebook search over residual stages; 1 is the greedy search, and more than
     /// [`MAX_BEAM`](codec_core::quantizer::MAX_BEAM) counts as that.
     pub beam: usize,
     /// Codebooks, from the first on, that are encoded at half the rate: neighbouring frames share their codes, which decode
     /// as ever ([`Quantizer::encode_merged`]). 0 for none.
     pub merged_books: usize,
+    /// Seed of the noise that a decoder adds (SNAC's, [`codec_core::spec::Noise`]): the same seed and codes give the same
+    /// samples. `None` for the model's own, which in imported models is no noise.
+    pub noise_seed: Option<u64>,
     /// Threads for one signal; 0 for as many as the machine has. Results do not depend on it.
     pub threads: usize,
     /// Instruction set. Results do not depend on it.
@@ -66,7 +75,16 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { codebooks: None, beam: 1, merged_books: 0, threads: 1, isa: Isa::detect(), max_memory: 4 << 30 }
+        Self {
+            codebooks: None,
+            first_codebook: 0,
+            beam: 1,
+            merged_books: 0,
+            noise_seed: None,
+            threads: 1,
+            isa: Isa::detect(),
+            max_memory: 4 << 30,
+        }
     }
 }
 
@@ -80,8 +98,18 @@ impl Model {
         if Self::is_image(path) {
             return Ok(ImageFile::open(path)?.into());
         }
-        let source = Source::File(ModelFile::open(path)?);
-        Ok(Self { source, encoder: OnceLock::new(), decoder: OnceLock::new() })
+        Ok(Self::of(ModelFile::open(path)?))
+    }
+
+    /// Reads a model file or a deploy image that lies in memory, where its bytes stay.
+    ///
+    /// # Errors
+    /// As [`Model::load`], and an image that is not aligned as [`Model::from_image`] needs it.
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
+        if starts_as_image(bytes) {
+            return Self::from_image(Arc::new(bytes));
+        }
+        Ok(Self::of(ModelFile::from_static(bytes)?))
     }
 
     /// Whether a file can be read and starts as a deploy image.
@@ -97,6 +125,21 @@ impl Model {
     /// The bytes are no image, damaged, or not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
     pub fn from_image(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
         Ok(ImageFile::from_bytes(bytes, "the image")?.into())
+    }
+
+    fn of(file: ModelFile) -> Self {
+        let precision = Precision::default();
+        Self { source: Source::File(file), precision, encoder: OnceLock::new(), decoder: OnceLock::new() }
+    }
+
+    /// The model with its networks' weights held in another precision, which makes other tokens. As a model file is loaded,
+    /// tensors of f16 are held in f16, all others in f32; an image keeps the precision that it was packed with.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        match self.source {
+            Source::File(file) => Self { precision, ..Self::of(file) },
+            Source::Image(_) => self,
+        }
     }
 
     /// What the codec is.
@@ -140,7 +183,7 @@ impl Model {
     /// The model has none, or its spec and tensors do not fit.
     pub fn encoder_plan(&self) -> Result<&pipeline::Encoder, Error> {
         let built = self.encoder.get_or_init(|| match &self.source {
-            Source::File(file) => pipeline::Encoder::new(self.spec(), file),
+            Source::File(file) => pipeline::Encoder::with_precision(self.spec(), file, self.precision),
             Source::Image(about) => Err(BuildError::NoEncoder(about.spec.name.clone())),
         });
         built.as_ref().map_err(|e| e.clone().into())
@@ -152,7 +195,7 @@ impl Model {
     /// The model has none, or its spec and tensors do not fit.
     pub fn decoder_plan(&self) -> Result<&pipeline::Decoder, Error> {
         let built = self.decoder.get_or_init(|| match &self.source {
-            Source::File(file) => pipeline::Decoder::new(self.spec(), file),
+            Source::File(file) => pipeline::Decoder::with_precision(self.spec(), file, self.precision),
             Source::Image(about) => Err(BuildError::NoDecoder(about.spec.name.clone())),
         });
         built.as_ref().map_err(|e| e.clone().into())
@@ -166,7 +209,7 @@ impl Model {
         Encoder::new(self, options)
     }
 
-    /// A decoder for one signal of `options.codebooks` codes a frame.
+    /// A decoder for one signal of `options.codebooks` codes a frame, from `options.first_codebook` on.
     ///
     /// # Errors
     /// Those of [`Model::decoder_plan`]; a number of codebooks that the model does not have.
@@ -311,6 +354,7 @@ impl From<ImageFile> for Model {
         let cell = |found: Option<_>| found.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part)));
         Self {
             source: Source::Image(About { spec, provenance, fingerprint }),
+            precision: Precision::default(),
             encoder: cell(encoder),
             decoder: decoder.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part))),
         }

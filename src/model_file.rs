@@ -4,13 +4,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, BufWriter, Write},
-    ops::Range,
+    ops::{Deref, Range},
     path::{Path, PathBuf},
 };
 
 use codec_core::{
     spec::{CodecSpec, SPEC_VERSION},
-    weights::{Dtype, TensorView, Tensors},
+    weights::{Dtype, F16_MAX, TensorView, Tensors, f32_to_bf16, f32_to_f16},
 };
 use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
@@ -92,6 +92,20 @@ pub enum ModelFileError {
         found: usize,
         /// Bytes it needs.
         expected: String,
+    },
+    /// A type that weights are not stored in.
+    #[error("weights are stored in F32, F16 or BF16, not in {dtype:?}")]
+    Stored {
+        /// The type asked for.
+        dtype: Dtype,
+    },
+    /// A value that a type asked for cannot hold.
+    #[error("tensor `{name}` holds {value}, and f16 reaches {F16_MAX}: store the model in bf16 or f32")]
+    Range {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
     },
     /// The content is not what the fingerprint was made of.
     #[error("{path} is damaged or was changed: its fingerprint says {stated}, its content gives {computed}")]
@@ -177,6 +191,34 @@ impl OwnedTensor {
 /// Named tensors in memory, ready for [`write_model`] or for the engine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TensorMap(pub BTreeMap<String, OwnedTensor>);
+
+impl TensorMap {
+    /// Stores tensors of f32 with two or more dimensions (weights and codebooks, not biases) in f16 or bf16, rounded to
+    /// nearest; for f32, does nothing.
+    ///
+    /// # Errors
+    /// [`ModelFileError::Range`]: a value past f16; [`ModelFileError::Stored`]: a type that weights are not stored in.
+    pub fn store_as(&mut self, dtype: Dtype) -> Result<(), ModelFileError> {
+        let round = match dtype {
+            Dtype::F32 => return Ok(()),
+            Dtype::F16 => f32_to_f16,
+            Dtype::Bf16 => f32_to_bf16,
+            _ => return Err(ModelFileError::Stored { dtype }),
+        };
+        for (name, tensor) in &mut self.0 {
+            if tensor.dtype != Dtype::F32 || tensor.shape.len() < 2 {
+                continue;
+            }
+            let values = tensor.view().values().into_owned();
+            if let Some(value) = values.iter().find(|v| dtype == Dtype::F16 && v.abs() > F16_MAX) {
+                return Err(ModelFileError::Range { name: name.clone(), value: *value });
+            }
+            tensor.bytes = values.iter().flat_map(|v| round(*v).to_le_bytes()).collect();
+            tensor.dtype = dtype;
+        }
+        Ok(())
+    }
+}
 
 impl Tensors for TensorMap {
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
@@ -281,12 +323,30 @@ fn make_readable(_: &std::fs::File) -> io::Result<()> {
 #[derive(Debug)]
 pub struct ModelFile {
     path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
     spec: CodecSpec,
     spec_text: String,
     fingerprint: Fingerprint,
     provenance: Provenance,
     tensors: BTreeMap<String, Entry>,
+}
+
+/// Where the file's bytes lie.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -304,9 +364,21 @@ impl ModelFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelFileError> {
         let path = path.as_ref().to_path_buf();
         let map = map(&path).map_err(|source| ModelFileError::Io { path: path.clone(), source })?;
+        Self::parse(path, Bytes::Mapped(map))
+    }
+
+    /// Reads a model file that lies in memory, without copying its tensors. Errors call it `(memory)`.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`].
+    pub fn from_static(bytes: &'static [u8]) -> Result<Self, ModelFileError> {
+        Self::parse("(memory)".into(), Bytes::Static(bytes))
+    }
+
+    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, ModelFileError> {
         let header_error = |source| ModelFileError::Header { path: path.clone(), source };
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(header_error)?;
-        let file = SafeTensors::deserialize(&map).map_err(header_error)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(header_error)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(header_error)?;
 
         let text = |key: &str| metadata.metadata().as_ref().and_then(|texts| texts.get(key)).cloned();
         let required = |key| text(key).ok_or_else(|| ModelFileError::NoKey { path: path.clone(), key });
@@ -340,7 +412,7 @@ impl ModelFile {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;
             tensors.insert(name.to_owned(), Entry { dtype, shape: info.shape.clone(), range });
         }
-        Ok(Self { path, map, spec, spec_text, fingerprint, provenance, tensors })
+        Ok(Self { path, bytes, spec, spec_text, fingerprint, provenance, tensors })
     }
 
     /// The codec's spec.
@@ -376,7 +448,7 @@ impl ModelFile {
     }
 
     fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
-        let bytes = self.map.get(entry.range.clone()).unwrap_or_default();
+        let bytes = self.bytes.get(entry.range.clone()).unwrap_or_default();
         TensorView { dtype: entry.dtype, shape: &entry.shape, bytes }
     }
 }

@@ -3,9 +3,10 @@
 use std::{fs, path::Path};
 
 use codec::{
+    Codes, Model, Options,
     core::{
-        spec::{CodecSpec, Framing, Quantizer, SPEC_VERSION, Vq},
-        weights::{Dtype, Tensors},
+        spec::{CodecSpec, ConvTranspose, Framing, Layer, Quantizer, SPEC_VERSION, Vq},
+        weights::{Dtype, Precision, Tensors, f32_to_f16},
     },
     model_file::{ModelFile, ModelFileError, OwnedTensor, Provenance, TensorMap, write_model},
 };
@@ -198,4 +199,68 @@ fn tensors_that_contradict_themselves_are_not_written() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let nowhere = folder.path().join("none/m.codec");
     assert!(matches!(write_model(&nowhere, &spec(), &tensors(), &provenance()), Err(ModelFileError::Io { .. })));
+}
+
+#[test]
+fn weights_are_stored_in_other_types() {
+    for (dtype, bits) in [(Dtype::F16, 0x3e00u16), (Dtype::Bf16, 0x3fc0)] {
+        let mut stored = tensors();
+        stored.0.insert("q.codebook".into(), OwnedTensor::f32(&[2, 3], &[1.5; 6]));
+        stored.store_as(dtype).unwrap();
+        let book = &stored.0["q.codebook"];
+        assert_eq!((book.dtype, &book.bytes), (dtype, &bits.to_le_bytes().repeat(6)));
+        // Vectors and what is not f32 stay.
+        for name in ["big", "i8", "half"] {
+            assert_eq!(stored.0[name], tensors().0[name], "{name}");
+        }
+    }
+    let mut same = tensors();
+    same.store_as(Dtype::F32).unwrap();
+    assert_eq!(same, tensors());
+    assert!(matches!(same.store_as(Dtype::I8), Err(ModelFileError::Stored { dtype: Dtype::I8 })));
+    same.0.insert("q.codebook".into(), OwnedTensor::f32(&[2, 3], &[1.0, 2.0, -7e4, 4.0, 5.0, 6.0]));
+    let error = same.store_as(Dtype::F16).unwrap_err();
+    assert!(
+        matches!(&error, ModelFileError::Range { name, value } if name == "q.codebook" && *value == -7e4),
+        "{error}"
+    );
+    same.store_as(Dtype::Bf16).unwrap();
+}
+
+/// A file in f16 decodes as the f32 file whose weights are held in f16, bit for bit.
+#[test]
+fn a_file_of_halves_runs_in_halves() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = ConvTranspose {
+        name: "up".into(),
+        input: 3,
+        output: 1,
+        kernel: 6,
+        stride: 3,
+        groups: 1,
+        bias: true,
+        trim_left: 0,
+        trim_right: 3,
+        blocks: None,
+    };
+    let spec = CodecSpec { decoder: Some(vec![Layer::ConvTranspose(layer)]), ..spec() };
+    let mut tensors = TensorMap::default();
+    tensors.0.insert("q.codebook".into(), OwnedTensor::f32(&[2, 3], &[0.5, -0.25, 1.0, 0.125, 2.0, -1.0]));
+    let weight: Vec<f32> = (0..18).map(|i| (i as f32 * 0.7).sin()).collect();
+    assert!(weight[1..].iter().all(|w| codec::core::weights::f16_to_f32(f32_to_f16(*w)) != *w));
+    tensors.0.insert("up.weight".into(), OwnedTensor::f32(&[3, 1, 6], &weight));
+    tensors.0.insert("up.bias".into(), OwnedTensor::f32(&[1], &[0.1]));
+    let mut halves = tensors.clone();
+    halves.store_as(Dtype::F16).unwrap();
+    let load = |name: &str, tensors| {
+        let path = folder.path().join(name);
+        write_model(&path, &spec, tensors, &provenance()).unwrap();
+        Model::load(&path).unwrap()
+    };
+    let codes = Codes { codebooks: 1, data: vec![0, 1, 1, 0, 1, 0, 0, 0, 1], segments: vec![] };
+    let decode = |model: Model| model.decode(&codes, None, &Options::default()).unwrap();
+    let single = decode(load("single.safetensors", &tensors));
+    let half = decode(load("half.safetensors", &halves));
+    assert_ne!(single, half);
+    assert_eq!(half, decode(load("single.safetensors", &tensors).with_precision(Precision::F16)));
 }

@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use codec_core::kernel::{
-    Compute, Epilogue, Isa, Out, PANEL, Panels, Pointwise, Rows, Start, depthwise, lstm_cell, matmul, panel_len,
-    pointwise,
+    Compute, Epilogue, Isa, Out, PANEL, Panels, Pointwise, Rows, Start, Weights, depthwise, lstm_cell, matmul,
+    panel_len, pointwise,
 };
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 
@@ -141,7 +141,7 @@ fn products(group: &mut BenchmarkGroup<'_, WallTime>, cx: Compute<'_>) {
             tap_stride: (s.dilation * s.channels) as isize,
             depth: s.channels,
         };
-        let panels = Panels { columns: s.columns, depth, data: &w };
+        let panels = Panels { columns: s.columns, depth, data: Weights::F32(&w) };
         let epilogue = Epilogue { residual: None, then: Pointwise::Identity };
         group.throughput(Throughput::Elements((s.rows * depth * s.columns) as u64));
         group.bench_function(s.name, |b| {

@@ -20,6 +20,15 @@ pub enum BuildError {
         /// What the file holds.
         found: alloc::string::String,
     },
+    /// A tensor holds a value that the precision asked for cannot.
+    WeightRange {
+        /// The tensor.
+        name: alloc::string::String,
+        /// The value.
+        value: f32,
+        /// The greatest magnitude that can be held.
+        most: f32,
+    },
     /// The model of this name has no encoder.
     NoEncoder(alloc::string::String),
     /// The model of this name has no decoder.
@@ -35,6 +44,10 @@ impl fmt::Display for BuildError {
             Self::TensorMismatch { name, expected, found } => {
                 write!(f, "tensor `{name}` is {found}, but the spec asks for {expected}")
             }
+            Self::WeightRange { name, value, most } => write!(
+                f,
+                "tensor `{name}` holds {value}, and the precision asked for reaches {most}: keep its weights in f32"
+            ),
             Self::NoEncoder(name) => write!(f, "`{name}` has no encoder: it only decodes"),
             Self::NoDecoder(name) => write!(f, "`{name}` has no decoder: it only encodes"),
         }

@@ -3,7 +3,7 @@ use std::{
     process::ExitCode,
 };
 
-use codec::{import, model_file};
+use codec::{core::weights::Dtype, import, model_file};
 
 use super::{Failure, Global, output::check_free, report};
 
@@ -23,9 +23,19 @@ pub struct Args {
     /// Where the weights were published, to note in the model file
     #[arg(long, value_name = "TEXT")]
     source: Option<String>,
+    /// Type to store weights and codebooks in; a model of f16 also runs from half the memory. Rounding makes other tokens
+    #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
+    dtype: StoredType,
     /// Replace the model file if it exists
     #[arg(long, short)]
     force: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum StoredType {
+    F32,
+    F16,
+    Bf16,
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
@@ -39,9 +49,15 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         return Err(Failure::write(&args.output, &std::io::ErrorKind::NotFound.into()));
     }
     let options = import::ImportOptions { system: args.system, license: args.license, source: args.source };
-    let imported = import::import(&args.source_path, &options).map_err(|e| {
+    let mut imported = import::import(&args.source_path, &options).map_err(|e| {
         Failure::lines(e, format_args!("the systems that --system can name: {}", import::systems().join(", ")))
     })?;
+    let dtype = match args.dtype {
+        StoredType::F32 => Dtype::F32,
+        StoredType::F16 => Dtype::F16,
+        StoredType::Bf16 => Dtype::Bf16,
+    };
+    imported.tensors.store_as(dtype).map_err(|e| Failure::new(e, "ask for another --dtype"))?;
     model_file::write_model(&args.output, &imported.spec, &imported.tensors, &imported.provenance)
         .map_err(|e| Failure::new(e, "check that the disk is not full and that you may write to the folder"))?;
     let model = codec::Model::load(&args.output).map_err(|e| Failure::engine(&args.output, e))?;

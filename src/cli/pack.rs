@@ -4,7 +4,12 @@ use std::{
     process::ExitCode,
 };
 
-use codec::{Model, PackOptions, Parts};
+use clap::ValueEnum;
+use codec::{
+    Comparison, Model, Options, PackOptions, Parts,
+    audio::{Allow, AudioReader, Conform},
+    core::weights::Precision,
+};
 use serde_json::json;
 
 use super::{Failure, Global, output::Output, report};
@@ -25,6 +30,13 @@ pub struct Args {
     /// Frames of one step where the image runs without a heap
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     frames: u32,
+    /// How the networks' weights are held; codebooks stay in f32
+    #[arg(long, value_enum, default_value_t = Held::F32, value_name = "TYPE")]
+    dtype: Held,
+    /// Code these files with the weights as they are and as they are packed, and print the signal-to-noise ratio of every
+    /// layer's output
+    #[arg(long, num_args = 1.., value_name = "AUDIO")]
+    compare: Vec<PathBuf>,
     /// Also write the image as a Rust source file, for firmware without a file system
     #[arg(long, value_name = "FILE.rs")]
     rust: Option<PathBuf>,
@@ -45,7 +57,12 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     let outputs: Vec<_> = outputs
         .map(|(path, form)| Ok((path, form, Output::create(path, args.force)?)))
         .collect::<Result<_, Failure>>()?;
-    let model = Model::load(&args.model).map_err(|e| Failure::engine(&args.model, e))?;
+    let load = || Model::load(&args.model).map_err(|e| Failure::engine(&args.model, e));
+    let model = load()?.with_precision(args.dtype.into());
+    if Model::is_image(&args.model) {
+        let text = format!("{} is packed already", args.model.display());
+        return Err(Failure::new(text, "give the model file that it was made of"));
+    }
     let parts = match (args.decoder_only, args.encoder_only) {
         (true, _) => Parts::Decoder,
         (_, true) => Parts::Encoder,
@@ -58,8 +75,17 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
         drop(out);
         output.commit()?;
     }
+    let mut comparisons = Vec::new();
+    if !args.compare.is_empty() {
+        let full = load()?;
+        for path in &args.compare {
+            comparisons.push(compare(&full, &model, path, global)?);
+        }
+    }
     if global.json {
         report::print_json(&json!({
+            "dtype": args.dtype.to_possible_value().map(|v| v.get_name().to_owned()),
+            "comparisons": comparisons,
             "bytes": image.len(),
             "fingerprint": model.fingerprint().to_string(),
             "frames": args.frames,
@@ -67,8 +93,63 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     } else if !global.quiet {
         let name = &model.spec().name;
         report::say(&format!("{name}: {} bytes, fingerprint {}", image.len(), model.fingerprint()));
+        for (path, found) in args.compare.iter().zip(&comparisons) {
+            print(path, found);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The types that packed weights can be held in.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Held {
+    /// As the model file has them: f32, and what it stores as f16 in f16
+    F32,
+    /// Half precision, rounded to nearest
+    F16,
+}
+
+impl From<Held> for Precision {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::F32 => Self::F32,
+            Held::F16 => Self::F16,
+        }
+    }
+}
+
+fn compare(full: &Model, packed: &Model, path: &Path, global: &Global) -> Result<Comparison, Failure> {
+    let audio = |e| Failure::audio(path, e);
+    let spec = full.spec();
+    let mut reader = AudioReader::open(path).map_err(audio)?;
+    let info = reader.info();
+    let (from, to) = ((info.sample_rate, info.channels), (spec.sample_rate, spec.channels as usize));
+    let mut conform = Conform::new(from, to, Allow { resample: true, downmix: true, upmix: true }).map_err(audio)?;
+    let mut pcm = Vec::new();
+    while let Some(block) = reader.next_block().map_err(audio)? {
+        conform.push(block, &mut pcm);
+    }
+    conform.finish(&mut pcm);
+    let options = Options {
+        threads: 0,
+        isa: global.isa.map_or_else(codec::core::kernel::Isa::detect, Into::into),
+        ..Options::default()
+    };
+    full.compare(packed, &pcm, &options).map_err(|e| Failure::engine(path, e))
+}
+
+fn print(path: &Path, found: &Comparison) {
+    let db = |snr: Option<f64>| snr.map_or("equal".to_owned(), |db| format!("{db:.1} dB"));
+    report::say(&format!("{}, {:.1} s", path.display(), found.seconds));
+    for (part, layers) in [("encoder", &found.encoder), ("decoder", &found.decoder)] {
+        for layer in layers {
+            report::say(&format!("  {part}: {:>9}  {} {}", db(layer.snr_db), layer.kind, layer.name));
+        }
+    }
+    if let Some(equal) = found.equal_codes {
+        report::say(&format!("  codes that stay: {:.2} %", 100.0 * equal));
+    }
+    report::say(&format!("  decoded: {}", db(found.samples_snr_db)));
 }
 
 /// What an image is written as.

@@ -84,8 +84,11 @@ pub struct NacTokens<R> {
     info: StreamInfo,
     /// The segment being put together; a chunk may hold a part of one.
     open: Codes,
-    /// What comes out once the open segment is out.
-    next: Option<Step>,
+    /// What comes out once the open segment is out, and the frame where it begins.
+    next: Option<(Step, u64)>,
+    /// First frame of the open segment, and of what came out last.
+    open_frame: u64,
+    first_frame: u64,
     /// A segment whose beginning is lost goes too.
     headless: bool,
 }
@@ -111,7 +114,25 @@ impl<R: Read> NacTokens<R> {
             samples: header.samples,
         };
         let open = Codes::new(info.codebooks);
-        Ok(Self { reader, info, open, next: None, headless: false })
+        Ok(Self { reader, info, open, next: None, open_frame: 0, first_frame: 0, headless: false })
+    }
+
+    /// The first frame, from the start of the file, of the frames or the loss that came out last; after the end, the number
+    /// of frames.
+    pub fn first_frame(&self) -> u64 {
+        self.first_frame
+    }
+}
+
+impl<R: Read + Seek> NacTokens<R> {
+    /// Goes to a frame: the next frames begin with it, or with the first after it that is there; where frames come in
+    /// segments, with the first segment that begins at it or after it (the rest of the one before comes out as lost).
+    ///
+    /// # Errors
+    /// Those of [`NacReader::seek`].
+    pub fn seek(&mut self, frame: u64) -> Result<(), TokenError> {
+        (self.open, self.next, self.headless) = (Codes::new(self.info.codebooks), None, self.info.segmented);
+        Ok(self.reader.seek(frame)?)
     }
 }
 
@@ -123,33 +144,41 @@ impl<R: Read> TokenReader for NacTokens<R> {
     fn next(&mut self, codes: &mut Codes) -> Result<Step, TokenError> {
         *codes = Codes { data: std::mem::take(&mut codes.data), ..Codes::new(self.info.codebooks) };
         codes.clear();
-        if let Some(step) = self.next.take() {
+        if let Some((step, first)) = self.next.take() {
             if step == Step::End {
-                self.next = Some(step);
+                self.next = Some((step, first));
             }
+            self.first_frame = first;
             return Ok(step);
         }
         loop {
-            let step = match self.reader.next()? {
-                None => Step::End,
+            let (step, first) = match self.reader.next()? {
+                None => (Step::End, self.info.frames.unwrap_or(self.first_frame)),
                 Some(Item::Frames(frames)) => {
+                    let first = frames.first_frame;
                     let Some(scale) = frames.scale else {
+                        self.first_frame = first;
                         codes.data.extend_from_slice(frames.codes);
                         return Ok(Step::Frames);
                     };
                     let count = frames.codes.len() / self.info.codebooks.max(1);
                     if frames.continues && (self.headless || self.open.segments.is_empty()) {
                         self.headless = true;
+                        self.first_frame = first;
                         return Ok(Step::Lost(Some(count as u64)));
                     }
                     self.headless = false;
                     if !frames.continues && !self.open.segments.is_empty() {
                         std::mem::swap(codes, &mut self.open);
                         self.open = Codes::new(self.info.codebooks);
+                        self.first_frame = self.open_frame;
                     }
                     match self.open.segments.last_mut() {
                         Some(segment) => segment.frames += count,
-                        None => self.open.segments.push(Segment { frames: count, scale }),
+                        None => {
+                            self.open_frame = first;
+                            self.open.segments.push(Segment { frames: count, scale });
+                        }
                     }
                     if self.open.data.len() + frames.codes.len() > MAX_SEGMENT {
                         let reason = format!("a segment has more than {MAX_SEGMENT} codes");
@@ -161,7 +190,7 @@ impl<R: Read> TokenReader for NacTokens<R> {
                     }
                     return Ok(Step::Frames);
                 }
-                Some(Item::Lost(lost)) => Step::Lost(lost.frames),
+                Some(Item::Lost(lost)) => (Step::Lost(lost.frames), lost.first_frame),
                 Some(Item::End(end)) => {
                     self.info.frames = Some(end.frames);
                     self.info.samples = end.samples;
@@ -171,11 +200,13 @@ impl<R: Read> TokenReader for NacTokens<R> {
             };
             // The open segment comes out first.
             if self.open.segments.is_empty() {
+                self.first_frame = first;
                 return Ok(step);
             }
             std::mem::swap(codes, &mut self.open);
             self.open = Codes::new(self.info.codebooks);
-            self.next = Some(step);
+            self.first_frame = self.open_frame;
+            self.next = Some((step, first));
             return Ok(Step::Frames);
         }
     }

@@ -41,6 +41,11 @@ impl Checker<'_> {
         hold(slot.len >= len)
     }
 
+    /// Packed weights; a step refuses those that are too short for it.
+    fn weight(&self, weight: Weight) -> Option<()> {
+        self.slot(weight.slot, 0)
+    }
+
     fn slots<const N: usize>(&self, slots: [(Slot, usize); N]) -> Option<()> {
         slots.into_iter().try_for_each(|(slot, len)| self.slot(slot, len))
     }
@@ -63,7 +68,7 @@ impl Checker<'_> {
             sizes([phase.columns, phase.taps, phase.channels])?;
             within(phase.column, phase.columns, width)?;
             within(phase.channel, phase.channels, input)?;
-            self.slot(phase.weight, 0)?;
+            self.weight(phase.weight)?;
             phase.bias.map_or(Some(()), |b| self.slot(b, phase.columns))?;
         }
         Some(())
@@ -78,7 +83,7 @@ impl Checker<'_> {
                 sizes([l.input, l.output, l.kernel, l.dilation, l.groups])?;
                 hold(l.input % l.groups == 0 && l.output % l.groups == 0)?;
                 self.window(&l.window)?;
-                self.slot(l.weight, 0)?;
+                self.weight(l.weight)?;
                 l.bias.map_or(Some(()), |b| self.slot(b, l.output))?;
                 self.function(l.then)
             }
@@ -112,7 +117,9 @@ impl Checker<'_> {
                 sizes([l.input, l.hidden, l.width])?;
                 within(l.column, l.hidden, l.width)?;
                 hold(op.state.1 == 2 * l.hidden)?;
-                self.slots([(l.weight_input, 0), (l.weight_hidden, 0), (l.bias, 4 * l.hidden)])
+                self.weight(l.weight_input)?;
+                self.weight(l.weight_hidden)?;
+                self.slot(l.bias, 4 * l.hidden)
             }
             Kind::GroupNorm(l) => {
                 self.buffers([l.src, l.tmp])?;
@@ -158,12 +165,13 @@ impl Checker<'_> {
                 self.buffers([l.src, l.dst, l.tmp])?;
                 sizes([l.mels])?;
                 self.window(&l.frames)?;
-                self.slots([(l.table, 0), (l.window, l.frames.span), (l.filters, 0)])
+                self.weight(l.filters)?;
+                self.slots([(l.table, 0), (l.window, l.frames.span)])
             }
             Kind::Noise(l) => {
                 self.buffers([l.src, l.tmp])?;
                 sizes([l.channels])?;
-                self.slot(l.weight, 0)
+                self.weight(l.weight)
             }
         }
     }

@@ -4,7 +4,7 @@ use super::matmul::{Job, Part};
 use super::norm::{Lanes, join};
 use super::simd::{Op, Simd};
 use super::{
-    Compute, Epilogue, PANEL, Panels, Pointwise, Rows, Start, Whole, dispatch, math, panel_len, part, spread, tasks,
+    Compute, Epilogue, Matrix, PANEL, Pointwise, Rows, Start, Whole, dispatch, math, panel_len, part, spread, tasks,
 };
 
 /// Keys and values of some heads in `slots` slots, a multiple of [`PANEL`]. What a slot holds must be finite even
@@ -77,7 +77,7 @@ pub fn attend(
         let room = scores.at(h * rows * slots);
         let dots = Job {
             a: Rows { data: q, origin: h * dim, rows, row_stride: width, taps: 1, tap_stride: 0, depth: dim },
-            w: Panels { columns: slots, depth: dim, data: keys.get(h * key_len..).unwrap_or_default() },
+            w: Matrix { columns: slots, depth: dim, data: keys.get(h * key_len..).unwrap_or_default() },
             start: Start::Zero,
             epilogue: plain,
             out: room,
@@ -94,7 +94,7 @@ pub fn attend(
         dispatch(cx.isa, SoftmaxOp { slots, rows: &mut *room });
         let sums = Job {
             a: Rows { data: room, origin: 0, rows, row_stride: slots, taps: 1, tap_stride: 0, depth: slots },
-            w: Panels { columns: dim, depth: slots, data: values.get(h * value_len..).unwrap_or_default() },
+            w: Matrix { columns: dim, depth: slots, data: values.get(h * value_len..).unwrap_or_default() },
             start: Start::Zero,
             epilogue: plain,
             out: out.at(h * dim),

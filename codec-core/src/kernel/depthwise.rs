@@ -8,14 +8,14 @@ use super::simd::{Op, Simd};
 
 /// Some rows of a depthwise convolution: `w.columns` channels, and `w.data` as `[taps, channels]`.
 pub(super) struct DepthwisePart<'a> {
-    job: &'a Job<'a>,
+    job: &'a Job<'a, f32>,
     rows: Range<usize>,
 }
 
 impl<'a> DepthwisePart<'a> {
     /// # Safety
     /// The job's slices are long enough, and nobody else works on these rows of its output.
-    pub(super) unsafe fn new(job: &'a Job<'a>, rows: Range<usize>) -> Self {
+    pub(super) unsafe fn new(job: &'a Job<'a, f32>, rows: Range<usize>) -> Self {
         Self { job, rows }
     }
 

@@ -4,10 +4,14 @@
 //! registers: a row times a panel is one load for eight weights and eight multiply-adds, 1.2 instructions each. Two
 //! rows share the loads of the weights. RISC-V loads one value at a time, so there more rows at once pay more.
 
-use super::PANEL;
 use super::matmul::{Init, Tile};
 use super::scalar::{Fma, Hardware, Scalar};
 use super::simd::Op;
+use super::{Element, PANEL};
+
+/// Weights that are widened to f32 at once, where they are not f32.
+#[cfg(target_arch = "arm")]
+pub(super) const WIDENED: usize = 16 * PANEL;
 
 /// Assembly outside of functions is read without knowing what the target has.
 #[cfg(target_arch = "arm")]
@@ -83,7 +87,7 @@ impl Fma for Hardware {
         fma(a, b, c)
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, tile: &Tile<E>) {
         // SAFETY: the caller's.
         unsafe { self::tile(rows, tile) }
     }
@@ -94,7 +98,7 @@ impl Fma for Hardware {
 /// What [`Tile`] says of `rows` rows of a panel.
 #[cfg(not(target_arch = "arm"))]
 #[inline(never)]
-unsafe fn tile(rows: usize, tile: &Tile) {
+unsafe fn tile<E: Element>(rows: usize, tile: &Tile<E>) {
     use super::matmul::TileOf;
     let s = Scalar(Hardware::here());
     let columns = if rows > 2 { 4 } else { PANEL / rows.max(1) };
@@ -111,10 +115,10 @@ unsafe fn tile(rows: usize, tile: &Tile) {
         // SAFETY: the caller's; these columns are the panel's.
         unsafe {
             match rows {
-                1 => TileOf::<1, PANEL>::new(&some).run(s),
-                2 => TileOf::<2, 8>::new(&some).run(s),
-                3 => TileOf::<3, 4>::new(&some).run(s),
-                _ => TileOf::<4, 4>::new(&some).run(s),
+                1 => TileOf::<_, 1, PANEL>::new(&some).run(s),
+                2 => TileOf::<_, 2, 8>::new(&some).run(s),
+                3 => TileOf::<_, 3, 4>::new(&some).run(s),
+                _ => TileOf::<_, 4, 4>::new(&some).run(s),
             }
         }
     }
@@ -124,7 +128,7 @@ unsafe fn tile(rows: usize, tile: &Tile) {
 /// What [`Tile`] says of one or two rows of a panel.
 #[cfg(target_arch = "arm")]
 #[inline(never)]
-unsafe fn tile(rows: usize, tile: &Tile) {
+unsafe fn tile<E: Element>(rows: usize, tile: &Tile<E>) {
     // SAFETY: the caller's; a panel's columns are neighbours in the output and the bias.
     unsafe {
         for i in 0..rows {
@@ -136,16 +140,23 @@ unsafe fn tile(rows: usize, tile: &Tile) {
             }
         }
         let mut b = tile.b;
+        let mut room = [0.0; WIDENED];
         for j in 0..tile.taps {
             let a = tile.a.wrapping_offset(j as isize * tile.tap_stride);
-            if rows == 1 {
-                row(tile.out, a, b, tile.depth);
-            } else {
-                let (below, other) = (a.wrapping_add(tile.row_stride), tile.out.wrapping_add(tile.out_stride));
-                pair(tile.out, a, b, tile.depth, below, other);
-                pair(tile.out.wrapping_add(8), a, b.wrapping_add(8), tile.depth, below, other.wrapping_add(8));
+            let mut c = 0;
+            while c < tile.depth {
+                let (w, depth) = E::widen(b, tile.depth - c, &mut room);
+                let a = a.wrapping_add(c);
+                if rows == 1 {
+                    row(tile.out, a, w, depth);
+                } else {
+                    let (below, other) = (a.wrapping_add(tile.row_stride), tile.out.wrapping_add(tile.out_stride));
+                    pair(tile.out, a, w, depth, below, other);
+                    pair(tile.out.wrapping_add(8), a, w.wrapping_add(8), depth, below, other.wrapping_add(8));
+                }
+                b = b.wrapping_add(depth * PANEL);
+                c += depth;
             }
-            b = b.wrapping_add(tile.depth * PANEL);
         }
     }
 }

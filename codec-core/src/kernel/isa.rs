@@ -22,16 +22,18 @@ macro_rules! has {
 pub enum Isa {
     /// Portable code, one value at a time; the reference.
     Scalar,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F.
     Avx512,
     /// 64-bit Arm.
     Neon,
+    /// WebAssembly with 128-bit vectors.
+    Simd128,
 }
 
 impl Isa {
-    const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon];
+    const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon, Self::Simd128];
 
     /// The best that this machine has: asked of the processor with the `std` feature, else what the compiler
     /// was told of the target.
@@ -44,9 +46,11 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 => has!("avx2") && has!("fma"),
-            Self::Avx512 => has!("avx512f") && has!("avx2") && has!("fma"),
+            Self::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
+            Self::Avx512 => has!("avx512f") && Self::Avx2.is_available(),
             Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
+            // A module that uses vectors does not even start where there are none.
+            Self::Simd128 => cfg!(all(target_arch = "wasm32", target_feature = "simd128")),
         }
     }
 
@@ -55,13 +59,14 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The name that [`FromStr`] reads: `scalar`, `avx2`, `avx512` or `neon`.
+    /// The name that [`FromStr`] reads: `scalar`, `avx2`, `avx512`, `neon` or `simd128`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
+            Self::Simd128 => "simd128",
         }
     }
 }
@@ -78,13 +83,13 @@ impl fmt::Display for Isa {
     }
 }
 
-/// The text names no instruction set; it is one of `scalar`, `avx2`, `avx512`, `neon`.
+/// The text names no instruction set; it is one of `scalar`, `avx2`, `avx512`, `neon`, `simd128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownIsa;
 
 impl fmt::Display for UnknownIsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an instruction set; write `scalar`, `avx2`, `avx512` or `neon`")
+        f.write_str("not an instruction set; write `scalar`, `avx2`, `avx512`, `neon` or `simd128`")
     }
 }
 

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::map::{Finish, FinishOp};
 use super::simd::{Op, Simd};
-use super::{Epilogue, PANEL, Panels, Rows, Start, narrow};
+use super::{Element, Epilogue, Matrix, PANEL, Rows, Start, narrow};
 
 /// Values of a panel's depth that are worked through for all rows before the next: a pair of panels of this
 /// depth stays in the second cache.
@@ -25,7 +25,7 @@ pub(super) enum Init {
 
 /// A tile: `M` rows by `N` vectors of neighbouring columns, all sums in registers.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(super) struct Tile<E> {
     /// Row 0, tap 0.
     pub(super) a: *const f32,
     pub(super) row_stride: usize,
@@ -33,7 +33,7 @@ pub(super) struct Tile {
     pub(super) tap_stride: isize,
     pub(super) depth: usize,
     /// The first panel, from the first value of the sum on.
-    pub(super) b: *const f32,
+    pub(super) b: *const E,
     /// Values between two panels.
     pub(super) panel_stride: usize,
     pub(super) init: Init,
@@ -42,19 +42,19 @@ pub(super) struct Tile {
 }
 
 /// A [`Tile`] of known size that describes memory that is there.
-pub(super) struct TileOf<'a, const M: usize, const N: usize>(&'a Tile);
+pub(super) struct TileOf<'a, E, const M: usize, const N: usize>(&'a Tile<E>);
 
-impl<'a, const M: usize, const N: usize> TileOf<'a, M, N> {
+impl<'a, E, const M: usize, const N: usize> TileOf<'a, E, M, N> {
     /// # Safety
     /// `M` rows of `a`, as many panels as `N` vectors reach and a bias for all of these columns can be read, and
     /// the output be read, and written by nobody else.
     #[inline(always)]
-    pub(super) unsafe fn new(tile: &'a Tile) -> Self {
+    pub(super) unsafe fn new(tile: &'a Tile<E>) -> Self {
         Self(tile)
     }
 }
 
-impl<const M: usize, const N: usize> Op for TileOf<'_, M, N> {
+impl<E: Element, const M: usize, const N: usize> Op for TileOf<'_, E, M, N> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -86,11 +86,11 @@ impl<const M: usize, const N: usize> Op for TileOf<'_, M, N> {
                 for c in 0..t.depth {
                     let mut w = [s.splat(0.0); N];
                     for (v, w) in w.iter_mut().enumerate() {
-                        *w = s.load(b.add(v / per_panel * t.panel_stride + v % per_panel * S::W));
+                        *w = E::load(s, b.add(v / per_panel * t.panel_stride + v % per_panel * S::W));
                     }
                     // A single row reads nothing but weights, as fast as they come.
                     for v in (0..if M > 1 { N } else { 0 }).step_by(per_panel) {
-                        s.prefetch(b.wrapping_add(v / per_panel * t.panel_stride + AHEAD * PANEL));
+                        s.prefetch(b.wrapping_add(v / per_panel * t.panel_stride + AHEAD * PANEL).cast());
                     }
                     b = b.wrapping_add(PANEL);
                     for (i, row) in acc.iter_mut().enumerate() {
@@ -112,9 +112,9 @@ impl<const M: usize, const N: usize> Op for TileOf<'_, M, N> {
 
 /// A product whose slices are known to be long enough; pointers are at row 0, column 0.
 #[derive(Clone, Copy)]
-pub(super) struct Job<'a> {
+pub(super) struct Job<'a, E> {
     pub(super) a: Rows<'a>,
-    pub(super) w: Panels<'a>,
+    pub(super) w: Matrix<'a, E>,
     pub(super) start: Start<'a>,
     pub(super) epilogue: Epilogue<'a>,
     pub(super) out: *mut f32,
@@ -122,9 +122,9 @@ pub(super) struct Job<'a> {
 }
 
 // SAFETY: the output pointer is the only reason that it is not; parts of a job write disjoint outputs.
-unsafe impl Sync for Job<'_> {}
+unsafe impl<E: Sync> Sync for Job<'_, E> {}
 
-impl Job<'_> {
+impl<E> Job<'_, E> {
     /// Where row `t`, tap 0 starts.
     #[inline(always)]
     pub(super) fn row(&self, t: usize) -> *const f32 {
@@ -155,17 +155,17 @@ impl Job<'_> {
 }
 
 /// Some rows and panels of a job.
-pub(super) struct Part<'a> {
-    job: &'a Job<'a>,
+pub(super) struct Part<'a, E> {
+    job: &'a Job<'a, E>,
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
-impl<'a> Part<'a> {
+impl<'a, E: Element> Part<'a, E> {
     /// `columns` starts at a panel, and ends at one or with the job.
     /// # Safety
     /// The job's slices are long enough, and nobody else works on these rows and columns of its output.
-    pub(super) unsafe fn new(job: &'a Job<'a>, rows: Range<usize>, columns: Range<usize>) -> Self {
+    pub(super) unsafe fn new(job: &'a Job<'a, E>, rows: Range<usize>, columns: Range<usize>) -> Self {
         Self { job, rows, columns }
     }
 
@@ -236,7 +236,7 @@ const TILE: usize = 12 * 2 * PANEL;
 /// # Safety
 /// As [`TileOf::new`] for these.
 #[inline(always)]
-unsafe fn partial<S: Simd>(s: S, tile: Tile, rows: usize, columns: usize, vectors: usize) {
+unsafe fn partial<S: Simd, E: Element>(s: S, tile: Tile<E>, rows: usize, columns: usize, vectors: usize) {
     let width = vectors * S::W;
     let mut bias = [0.0f32; TILE];
     let mut out = [0.0f32; TILE];
@@ -283,14 +283,14 @@ impl Tiles {
     }
 }
 
-impl Op for Part<'_> {
+impl<E: Element> Op for Part<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         if self.rows.is_empty() || self.columns.is_empty() {
             return;
         }
-        if let Some(plan) = narrow::plan::<S>(self.job) {
+        if let Some(plan) = narrow::plan::<S, E>(self.job) {
             return narrow::run(s, self.job, self.rows, plan);
         }
         let rows = self.rows.len();

@@ -2,7 +2,7 @@
 //!
 //! **Every value is one chain**: `acc = start`, then fused multiply-adds over (tap, channel) in that order.
 //! Instruction sets and tiles differ only in how many such chains run side by side, so every path gives the
-//! same bits.
+//! same bits. WebAssembly alone rounds product and sum each, as it has no fused multiply-add.
 
 #[cfg(feature = "alloc")]
 mod aligned;
@@ -19,11 +19,14 @@ mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
+mod panels;
 mod scalar;
 mod search;
 mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -37,6 +40,8 @@ pub use attention::{Heads, attend, rotate, sine};
 pub use fft::{MAX_FFT, RealFft};
 pub use isa::{Isa, UnknownIsa};
 pub use norm::layer_norm;
+use panels::{Element, Matrix};
+pub use panels::{Panels, Weights, pack, panel_len};
 use simd::{Op, Simd};
 
 /// Output columns in a panel of packed weights, on every instruction set.
@@ -77,35 +82,6 @@ pub struct Rows<'a> {
     pub tap_stride: isize,
     /// Values in a run.
     pub depth: usize,
-}
-
-/// The right operand in panel order: `ceil(columns / PANEL)` panels of `[taps * depth][PANEL]`, the last one
-/// filled with zero columns.
-#[derive(Clone, Copy)]
-pub struct Panels<'a> {
-    /// Output columns.
-    pub columns: usize,
-    /// Length of the sum, `taps * depth`.
-    pub depth: usize,
-    /// `panel_len(columns, depth)` values.
-    pub data: &'a [f32],
-}
-
-/// Values that [`Panels`] of this size hold.
-pub const fn panel_len(columns: usize, depth: usize) -> usize {
-    columns.div_ceil(PANEL) * PANEL * depth
-}
-
-/// Packs a matrix given by `weight(column, k)` into panel order.
-pub fn pack(columns: usize, depth: usize, weight: impl Fn(usize, usize) -> f32, out: &mut [f32]) {
-    for (p, panel) in out.chunks_exact_mut(PANEL * depth).enumerate() {
-        for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-            for (c, w) in row.iter_mut().enumerate() {
-                let column = p * PANEL + c;
-                *w = if column < columns { weight(column, k) } else { 0.0 };
-            }
-        }
-    }
 }
 
 /// What an accumulator starts from.
@@ -230,6 +206,8 @@ fn dispatch<O: Op>(isa: Isa, op: O) -> O::Output {
             // SAFETY: available.
             unsafe { neon::Neon::new() }.call(op)
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        Isa::Simd128 => wasm::Simd128.call(op),
         #[cfg(target_arch = "x86_64")]
         _ if isa::scalar_has_fma() => {
             // SAFETY: available.
@@ -306,13 +284,13 @@ fn rows_fit(a: &Rows<'_>, width: usize) -> bool {
 }
 
 /// The job, if every slice is long enough for it.
-fn job<'a>(
+fn job<'a, E>(
     a: Rows<'a>,
-    w: Panels<'a>,
+    w: Matrix<'a, E>,
     start: Start<'a>,
     epilogue: Epilogue<'a>,
     out: &mut Out<'_>,
-) -> Option<matmul::Job<'a>> {
+) -> Option<matmul::Job<'a, E>> {
     let columns = w.columns;
     let bias = !matches!(start, Start::Bias(b) if b.len() < columns);
     // Rows of an output that overlap have no one value.
@@ -336,8 +314,24 @@ fn job<'a>(
 #[must_use]
 pub fn matmul(
     cx: Compute<'_>,
-    mut a: Rows<'_>,
+    a: Rows<'_>,
     w: Panels<'_>,
+    start: Start<'_>,
+    epilogue: Epilogue<'_>,
+    out: Out<'_>,
+) -> bool {
+    let Panels { columns, depth, data } = w;
+    match data {
+        Weights::F32(data) => product(cx, a, Matrix { columns, depth, data }, start, epilogue, out),
+        Weights::F16(data) => product(cx, a, Matrix { columns, depth, data }, start, epilogue, out),
+    }
+}
+
+/// [`matmul`] for weights of one type.
+fn product<E: Element>(
+    cx: Compute<'_>,
+    mut a: Rows<'_>,
+    w: Matrix<'_, E>,
     start: Start<'_>,
     epilogue: Epilogue<'_>,
     mut out: Out<'_>,
@@ -345,9 +339,7 @@ pub fn matmul(
     if a.rows == 0 || w.columns == 0 {
         return true;
     }
-    let panels = w.columns.div_ceil(PANEL).checked_mul(PANEL).and_then(|n| n.checked_mul(w.depth));
-    if a.taps.checked_mul(a.depth) != Some(w.depth) || panels.is_none_or(|n| n > w.data.len()) || !rows_fit(&a, a.depth)
-    {
+    if a.taps.checked_mul(a.depth) != Some(w.depth) || !w.fits() || !rows_fit(&a, a.depth) {
         return false;
     }
     if a.tap_stride == a.depth as isize {
@@ -396,7 +388,7 @@ pub fn depthwise(
     if x.taps.checked_mul(channels).is_none_or(|n| n > w.len()) || !rows_fit(&x, channels) {
         return false;
     }
-    let w = Panels { columns: channels, depth: x.taps, data: w };
+    let w = Matrix { columns: channels, depth: x.taps, data: w };
     let Some(job) = job(x, w, start, epilogue, &mut out) else { return false };
     let parts = tasks(cx, x.rows.saturating_mul(channels).saturating_mul(x.taps)).min(x.rows);
     spread(cx, parts, &|i| {
@@ -490,11 +482,12 @@ pub fn divide(cx: Compute<'_>, a: &mut [f32], divisor: f32) {
 /// added *without* fusing, which is the order of Lyra's quantizer.
 ///
 /// Returns `false`, and has written nothing, if `x` is not `panels.depth` long, `out` not `panels.columns`, or the
-/// panels are too short.
+/// panels are too short or not of f32.
 #[must_use]
 pub fn square_distance(cx: Compute<'_>, x: &[f32], panels: Panels<'_>, out: &mut [f32]) -> bool {
-    let len = panels.columns.div_ceil(PANEL).checked_mul(PANEL).and_then(|n| n.checked_mul(panels.depth));
-    if x.len() != panels.depth || out.len() != panels.columns || len.is_none_or(|n| n > panels.data.len()) {
+    let Panels { columns, depth, data: Weights::F32(data) } = panels else { return false };
+    let panels = Matrix { columns, depth, data };
+    if x.len() != panels.depth || out.len() != panels.columns || !panels.fits() {
         return false;
     }
     // SAFETY: just checked.

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::matmul::Job;
 use super::simd::{Op, Simd};
-use super::{PANEL, Start};
+use super::{Element, PANEL, Start};
 
 /// Values of the transposed block, which lies on the stack.
 const BLOCK: usize = 16384;
@@ -37,7 +37,7 @@ pub(super) struct Plan {
 
 /// The plan, if columns are few and rows lie so that blocks can be shared between taps.
 #[inline(always)]
-pub(super) fn plan<S: Simd>(job: &Job<'_>) -> Option<Plan> {
+pub(super) fn plan<S: Simd, E>(job: &Job<'_, E>) -> Option<Plan> {
     let a = &job.a;
     if job.w.columns > S::NARROW || a.rows < 2 * S::W || a.depth == 0 || a.taps == 0 || a.row_stride == 0 {
         return None;
@@ -81,7 +81,7 @@ fn time_vectors(columns: usize) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn run<S: Simd>(s: S, job: &Job<'_>, rows: Range<usize>, plan: Plan) {
+pub(super) fn run<S: Simd, E: Element>(s: S, job: &Job<'_, E>, rows: Range<usize>, plan: Plan) {
     let mut x = Transposed([MaybeUninit::uninit(); BLOCK]);
     let x = x.0.as_mut_ptr().cast::<f32>();
     let mut t = rows.start;
@@ -134,8 +134,8 @@ unsafe fn transpose<S: Simd>(s: S, from: *const f32, rows: usize, plan: &Plan, t
 }
 
 /// Outputs of one transposed block.
-struct Block<'a> {
-    job: &'a Job<'a>,
+struct Block<'a, E> {
+    job: &'a Job<'a, E>,
     plan: &'a Plan,
     /// `[depth][length]`, all of it initialised.
     x: *const f32,
@@ -145,10 +145,10 @@ struct Block<'a> {
 }
 
 /// `C` columns, `T` vectors of time at once.
-struct Columns<'a, const C: usize, const T: usize>(Block<'a>);
+struct Columns<'a, E, const C: usize, const T: usize>(Block<'a, E>);
 
-impl<'a> Block<'a> {
-    fn columns<const C: usize, const T: usize>(self) -> Columns<'a, C, T> {
+impl<'a, E: Element> Block<'a, E> {
+    fn columns<const C: usize, const T: usize>(self) -> Columns<'a, E, C, T> {
         Columns(self)
     }
 
@@ -195,7 +195,7 @@ impl<'a> Block<'a> {
                     for (v, sums) in acc.iter_mut().enumerate() {
                         let x = s.load(x.add(v * S::W));
                         for (n, sum) in sums.iter_mut().enumerate() {
-                            *sum = s.fma(x, s.splat(*b.add(n)), *sum);
+                            *sum = s.fma(x, E::splat(s, b.add(n)), *sum);
                         }
                     }
                     x = x.wrapping_add(plan.length);
@@ -216,7 +216,7 @@ impl<'a> Block<'a> {
     }
 }
 
-impl<const C: usize, const T: usize> Op for Columns<'_, C, T> {
+impl<E: Element, const C: usize, const T: usize> Op for Columns<'_, E, C, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {

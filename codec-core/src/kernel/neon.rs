@@ -2,8 +2,8 @@
 
 use core::arch::aarch64::*;
 
-use super::matmul::Tile;
 use super::simd::{Op, Simd, operations, tiles};
+use super::{Element, matmul::Tile};
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon(());
@@ -14,6 +14,20 @@ impl Neon {
     pub(super) unsafe fn new() -> Self {
         Self(())
     }
+}
+
+/// Half precision to single. The intrinsic is of a type that stable Rust does not have.
+#[inline(always)]
+fn widen(halves: uint16x4_t) -> float32x4_t {
+    let x: float32x4_t;
+    // SAFETY: called from `Neon` only; a pure function of its operand, part of the architecture.
+    unsafe {
+        core::arch::asm!(
+            "fcvtl {x:v}.4s, {halves:v}.4h",
+            x = lateout(vreg) x, halves = in(vreg) halves, options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    x
 }
 
 impl Simd for Neon {
@@ -63,6 +77,16 @@ impl Simd for Neon {
         unsafe { vld1q_f32(p) }
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> float32x4_t {
+        // SAFETY: the caller's.
+        widen(unsafe { vld1_u16(p) })
+    }
+    #[inline(always)]
+    fn splat_half(self, x: u16) -> float32x4_t {
+        // SAFETY: a value of this type exists only where the machine has the instructions.
+        widen(unsafe { vdup_n_u16(x) })
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: float32x4_t) {
         // SAFETY: the caller's.
         unsafe { vst1q_f32(p, v) }
@@ -105,7 +129,7 @@ impl Simd for Neon {
         if rows == 1 && wanted >= 16 { 16 } else { 4 }
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
         tiles!(self, rows, vectors, tile, [1 2 3 4 5 6] x 4, [1] x 16)
     }
 }

@@ -1,8 +1,9 @@
 //! One value at a time; the reference that every other instruction set equals.
 
-use super::PANEL;
 use super::matmul::Tile;
 use super::simd::{Op, Simd, operations, tiles};
+use super::{Element, PANEL};
+use crate::weights::f16_to_f32;
 
 /// Where fused multiply-add comes from.
 pub(super) trait Fma: Copy {
@@ -16,13 +17,14 @@ pub(super) trait Fma: Copy {
     /// # Safety
     /// What [`Tile`] says.
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, tile: &Tile<E>) {
         let (s, vectors) = (Scalar(self), PANEL);
         tiles!(s, rows, vectors, tile, [1] x 16)
     }
 }
 
-/// An exact software routine: right everywhere, and slow.
+/// An exact software routine, and slow. In WebAssembly, where no module has the instruction, product and sum are
+/// rounded each, as its vectors do.
 #[cfg(not(any(target_arch = "aarch64", embedded_fma)))]
 #[derive(Clone, Copy)]
 pub(super) struct Software;
@@ -35,7 +37,7 @@ impl Fma for Software {
     }
     #[inline(always)]
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
-        libm::fmaf(a, b, c)
+        if cfg!(target_arch = "wasm32") { a * b + c } else { libm::fmaf(a, b, c) }
     }
 }
 
@@ -139,6 +141,11 @@ impl<F: Fma> Simd for Scalar<F> {
         unsafe { *p }
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> f32 {
+        // SAFETY: the caller's.
+        f16_to_f32(unsafe { *p })
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: f32) {
         // SAFETY: the caller's.
         unsafe { *p = v }
@@ -165,7 +172,7 @@ impl<F: Fma> Simd for Scalar<F> {
         PANEL
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, _: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, _: usize, tile: &Tile<E>) {
         // SAFETY: the caller's.
         unsafe { self.0.tile(rows, tile) }
     }

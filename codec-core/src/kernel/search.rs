@@ -1,19 +1,19 @@
 //! What a nearest-neighbour search needs beside the product.
 
 use super::simd::{Op, Simd};
-use super::{PANEL, Panels};
+use super::{Matrix, PANEL};
 
 /// `out[n] = Σ_c (x[c] - w[c, n])²`, squared and then added, unfused.
 pub(super) struct DistanceOp<'a> {
     x: &'a [f32],
-    panels: Panels<'a>,
+    panels: Matrix<'a, f32>,
     out: &'a mut [f32],
 }
 
 impl<'a> DistanceOp<'a> {
     /// # Safety
     /// `panels.data` is as long as it says, `x` is `panels.depth` and `out` `panels.columns` long.
-    pub(super) unsafe fn new(x: &'a [f32], panels: Panels<'a>, out: &'a mut [f32]) -> Self {
+    pub(super) unsafe fn new(x: &'a [f32], panels: Matrix<'a, f32>, out: &'a mut [f32]) -> Self {
         Self { x, panels, out }
     }
 

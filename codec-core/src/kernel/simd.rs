@@ -3,7 +3,8 @@
 //! A kernel is written once, over [`Simd`]; every operation rounds as IEEE 754 says, so it gives the same
 //! value on every instruction set.
 
-use super::matmul::Tile;
+use super::{Element, matmul::Tile};
+use crate::weights::f16_to_f32;
 
 /// An instruction set in use. A value of such a type exists only where the machine has the instructions, which
 /// is why the operations are safe.
@@ -51,6 +52,25 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// `W` values can be read at `p`.
     unsafe fn load(self, p: *const f32) -> Self::V;
+    /// `W` values of half precision, exactly.
+    /// # Safety
+    /// They can be read at `p`.
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> Self::V {
+        let mut x = [0.0; super::PANEL];
+        // SAFETY: the caller's; `W <= PANEL`.
+        unsafe {
+            for (i, x) in x.iter_mut().enumerate().take(Self::W) {
+                *x = f16_to_f32(*p.add(i));
+            }
+            self.load(x.as_ptr())
+        }
+    }
+    /// A value of half precision, exactly, in all lanes.
+    #[inline(always)]
+    fn splat_half(self, x: u16) -> Self::V {
+        self.splat(f16_to_f32(x))
+    }
     /// # Safety
     /// `W` values can be written at `p`.
     unsafe fn store(self, p: *mut f32, v: Self::V);
@@ -72,7 +92,7 @@ pub(super) trait Simd: Copy {
     /// Runs [`Tile`] with that many rows and vectors.
     /// # Safety
     /// What [`Tile`] says.
-    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile);
+    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>);
 }
 
 /// Code to be compiled for an instruction set.
@@ -102,7 +122,7 @@ macro_rules! tiles {
         match ($rows, $vectors) {
             $($(
                 // SAFETY: the caller's.
-                ($m, $n) => $s.call(unsafe { $crate::kernel::matmul::TileOf::<$m, $n>::new($tile) }),
+                ($m, $n) => $s.call(unsafe { $crate::kernel::matmul::TileOf::<_, $m, $n>::new($tile) }),
             )*)*
             _ => debug_assert!(false, "no tile of {} x {}", $rows, $vectors),
         }

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
 
+mod precision;
+
 /// Threads, each number called on one of three, in a scrambled order, some twice.
 struct Threads;
 
@@ -22,7 +24,8 @@ impl Pool for Threads {
 }
 
 fn computes() -> impl Iterator<Item = Compute<'static>> {
-    Isa::all_available().flat_map(|isa| [Compute { isa, pool: None }, Compute { isa, pool: Some(&Threads) }])
+    let pools: &[Option<&dyn Pool>] = if cfg!(target_arch = "wasm32") { &[None] } else { &[None, Some(&Threads)] };
+    Isa::all_available().flat_map(|isa| pools.iter().map(move |&pool| Compute { isa, pool }))
 }
 
 const SCALAR: Compute<'static> = Compute { isa: Isa::Scalar, pool: None };
@@ -168,7 +171,7 @@ impl Case {
                 let mut acc = [0.0, self.bias[n], out[row + n]][self.shape.start];
                 for k in 0..terms {
                     let (a, b) = term(t, n, k);
-                    acc = a.mul_add(b, acc);
+                    acc = if cfg!(target_arch = "wasm32") { a * b + acc } else { a.mul_add(b, acc) };
                 }
                 if self.shape.residual {
                     acc += self.residual[2 + t * self.stride() + n];
@@ -198,7 +201,7 @@ proptest! {
         if len > 0 {
             pack(columns, len, |n, k| case.w[n * len + k], &mut packed);
         }
-        let w = Panels { columns, depth: len, data: &packed };
+        let w = Panels { columns, depth: len, data: Weights::F32(&packed) };
         let expected = case.expected(len, |t, n, k| (case.input(t, k / depth, k % depth), case.w[n * len + k]));
         for cx in computes() {
             let mut out = case.before.clone();
@@ -229,13 +232,13 @@ proptest! {
         let len = taps * depth;
         let case = Case::new(shape, depth, panel_len(columns, len));
         let mut out = case.before.clone();
-        let (mut rows, mut w) = (case.rows(), Panels { columns, depth: len, data: &case.w });
+        let (mut rows, mut w) = (case.rows(), Panels { columns, depth: len, data: Weights::F32(&case.w) });
         let mut start = case.start();
         let mut epilogue = case.epilogue();
         let mut to = Out { data: &mut out, origin: 3, row_stride: case.stride() };
         match cut {
             0 => rows.data = &rows.data[..rows.data.len() - 1],
-            1 => w.data = &w.data[..w.data.len() - 1],
+            1 => w.data = Weights::F32(&case.w[..case.w.len() - 1]),
             2 => start = Start::Bias(&case.bias[..columns - 1]),
             3 => to.origin = to.data.len() + 1 - columns - (case.shape.rows - 1) * case.stride(),
             4 => epilogue.residual = Some((&case.residual[..columns - 1], 0, 0)),
@@ -302,7 +305,7 @@ proptest! {
         if depth > 0 {
             pack(columns, depth, |n, k| w[n * depth + k], &mut packed);
         }
-        let panels = Panels { columns, depth, data: &packed };
+        let panels = Panels { columns, depth, data: Weights::F32(&packed) };
         let expected: Vec<f32> = (0..columns)
             .map(|n| (0..depth).fold(0.0, |sum, c| sum + (x[c] - w[n * depth + c]) * (x[c] - w[n * depth + c])))
             .collect();
@@ -455,7 +458,7 @@ fn hostile_sizes_are_refused() {
     const HUGE: usize = usize::MAX;
     let (x, w) = ([1.0f32; 64], [1.0f32; 64]);
     let rows = Rows { data: &x, origin: 0, rows: 2, row_stride: 2, taps: 2, tap_stride: 2, depth: 2 };
-    let panels = Panels { columns: 3, depth: 4, data: &w };
+    let panels = Panels { columns: 3, depth: 4, data: Weights::F32(&w) };
     let epilogue = Epilogue { residual: None, then: Pointwise::Identity };
     let run = |rows: Rows<'_>, w: Panels<'_>, residual, origin, row_stride| {
         let mut out = [0.0f32; 8];

@@ -1,16 +1,16 @@
-//! AVX2 with FMA, and AVX-512 F.
+//! AVX2 with FMA and F16C, and AVX-512 F.
 
 use core::arch::x86_64::*;
 
-use super::matmul::Tile;
 use super::simd::{Op, Simd, operations, tiles};
+use super::{Element, matmul::Tile};
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
 impl Avx2 {
     /// # Safety
-    /// The machine has AVX2 and FMA.
+    /// The machine has AVX2, FMA and F16C.
     pub(super) unsafe fn new() -> Self {
         Self(())
     }
@@ -31,7 +31,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn call<O: Op>(self, op: O) -> O::Output {
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         #[inline(never)]
         fn inner<O: Op>(s: Avx2, op: O) -> O::Output {
             op.run(s)
@@ -72,6 +72,16 @@ impl Simd for Avx2 {
     unsafe fn load(self, p: *const f32) -> __m256 {
         // SAFETY: the caller's.
         unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    fn splat_half(self, x: u16) -> __m256 {
+        // SAFETY: a value of this type exists only where the machine has the instructions.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(x as i16)) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
@@ -125,7 +135,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
         tiles!(self, rows, vectors, tile, [1 2 3 4 5 6] x 2, [1 2 3 4 5 6] x 1, [1 2] x 4, [1] x 8)
     }
 }
@@ -198,6 +208,16 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    fn splat_half(self, x: u16) -> __m512 {
+        // SAFETY: a value of this type exists only where the machine has the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(x as i16)) }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m512) {
         // SAFETY: the caller's.
         unsafe { _mm512_storeu_ps(p, v) }
@@ -256,7 +276,7 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn tile(self, rows: usize, vectors: usize, tile: &Tile) {
+    unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
         tiles!(
             self, rows, vectors, tile,
             [1 2 3 4 5 6 7 8 9 10 11 12] x 2,

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Function, Memory, Slot, Step, View, align, keep, recall};
+use super::{Function, Memory, Slot, Step, View, Weight, align, keep, recall};
 use crate::{
     RunError,
-    kernel::{self, Epilogue, Out, Panels, Rows, Start},
+    kernel::{self, Epilogue, Out, PANEL, Panels, Rows, Start},
 };
 
 /// What a windowed layer needs to know of time: how windows lie, and what stands before and after the signal.
@@ -211,8 +211,8 @@ pub(crate) struct ConvLayer {
     pub kernel: usize,
     pub dilation: usize,
     pub groups: usize,
-    /// Panels group after group; `[kernel, channels]` for a depthwise layer.
-    pub weight: Slot,
+    /// Panels group after group; `[kernel, channels]` of f32 for a depthwise layer.
+    pub weight: Weight,
     pub bias: Option<Slot>,
     pub then: Function,
 }
@@ -237,7 +237,6 @@ impl ConvLayer {
         if windows > 0 {
             let arena = s.arena;
             let bias = self.bias.map(|b| b.of(arena)).transpose()?;
-            let weight = self.weight.of(arena)?;
             let empty = dst.end()..dst.end();
             let [x, y, r] = mem
                 .scratch
@@ -260,11 +259,11 @@ impl ConvLayer {
                 };
                 let start = bias.map_or(Start::Zero, Start::Bias);
                 let out = Out { data: y, origin: 0, row_stride: self.output };
-                kernel::depthwise(s.cx, rows(self.input, 0), self.input, weight, start, e, out)
+                kernel::depthwise(s.cx, rows(self.input, 0), self.input, self.weight.slot.of(arena)?, start, e, out)
             } else {
                 let (ci, co) = (self.input / self.groups, self.output / self.groups);
                 let depth = self.kernel * ci;
-                let panel = kernel::panel_len(co, depth);
+                let (weight, panels) = (self.weight.of(arena)?, co.div_ceil(PANEL));
                 let mut ok = true;
                 for g in 0..self.groups {
                     let e = Epilogue {
@@ -272,7 +271,8 @@ impl ConvLayer {
                         then: self.then.resolve(arena, g * co, co)?,
                     };
                     let start = bias.and_then(|b| b.get(g * co..(g + 1) * co)).map_or(Start::Zero, Start::Bias);
-                    let data = weight.get(g * panel..(g + 1) * panel).unwrap_or_default();
+                    let short = RunError::Internal("a convolution's weights are too short");
+                    let data = weight.panels(depth, g * panels..(g + 1) * panels).ok_or(short)?;
                     let out = Out { data: &mut *y, origin: g * co, row_stride: self.output };
                     ok &= kernel::matmul(s.cx, rows(ci, g * ci), Panels { columns: co, depth, data }, start, e, out);
                 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Function, Memory, Slot, Step, View, Window, keep, recall};
+use super::{Function, Memory, Slot, Step, View, Weight, Window, keep, recall};
 use crate::{
     RunError,
     kernel::{self, Compute, Epilogue, Out, Panels, Rows, Start},
@@ -21,7 +21,7 @@ pub(crate) struct Phase {
     /// First input channel, and how many.
     pub channel: usize,
     pub channels: usize,
-    pub weight: Slot,
+    pub weight: Weight,
     pub bias: Option<Slot>,
 }
 

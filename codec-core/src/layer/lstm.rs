@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Memory, Slot, Step, View};
+use super::{Memory, Slot, Step, View, Weight};
 use crate::{
     RunError,
-    kernel::{self, Epilogue, Out, Panels, Pointwise, Rows, Start},
+    kernel::{self, Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start},
 };
 
-/// Columns of the recurrent weights that are worked through at once.
+/// Columns of the recurrent weights that are worked through at once, whole panels.
 const BLOCK: usize = 128;
 
 /// `rows` contiguous rows of `depth` values.
@@ -30,8 +30,8 @@ pub(crate) struct LstmLayer {
     pub width: usize,
     /// From the last row to the first.
     pub reverse: bool,
-    pub weight_input: Slot,
-    pub weight_hidden: Slot,
+    pub weight_input: Weight,
+    pub weight_hidden: Weight,
     pub bias: Slot,
 }
 
@@ -66,8 +66,8 @@ impl LstmLayer {
                 // cache. Columns do not depend on each other.
                 let b = if i % 2 == 0 { b } else { four.div_ceil(block) - 1 - b };
                 let (first, last) = (b * block, four.min((b + 1) * block));
-                let panels = kernel::panel_len(first, self.hidden)..kernel::panel_len(last, self.hidden);
-                let w = Panels { columns: last - first, depth: self.hidden, data: weight.get(panels).ok_or(short)? };
+                let panels = weight.panels(self.hidden, first / PANEL..last.div_ceil(PANEL)).ok_or(short)?;
+                let w = Panels { columns: last - first, depth: self.hidden, data: panels };
                 let out = Out { data: &mut *row, origin: first, row_stride: four };
                 if !kernel::matmul(s.cx, rows(hidden, 0, 1, self.hidden), w, Start::Output, plain, out) {
                     return Err(short);

@@ -27,7 +27,11 @@ pub(crate) use spectral::{IstftLayer, LogMelLayer};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RunError, kernel::Compute};
+use crate::{
+    RunError,
+    kernel::{Compute, Weights},
+    weights::Precision,
+};
 
 /// A run of values in the arena of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,24 @@ impl Slot {
     pub(crate) fn of(self, arena: &[f32]) -> Result<&[f32], RunError> {
         let outside = RunError::Internal("weights outside the arena");
         arena.get(self.offset..).and_then(|rest| rest.get(..self.len)).ok_or(outside)
+    }
+}
+
+/// Packed weights in the arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Weight {
+    pub slot: Slot,
+    pub precision: Precision,
+}
+
+impl Weight {
+    /// What is narrower than f32 lies in the arena bit for bit.
+    pub(crate) fn of(self, arena: &[f32]) -> Result<Weights<'_>, RunError> {
+        let words = self.slot.of(arena)?;
+        Ok(match self.precision {
+            Precision::F32 => Weights::F32(words),
+            Precision::F16 => Weights::F16(bytemuck::cast_slice(words)),
+        })
     }
 }
 
@@ -167,6 +189,8 @@ pub(crate) struct Step<'a> {
     pub skip: &'a mut [f32],
     /// Whether the signal ends with these rows.
     pub finish: bool,
+    /// The signal's seed for noise, in place of the spec's.
+    pub noise_seed: Option<u64>,
 }
 
 /// Copies kept rows before the new ones and returns where the first of them lies.

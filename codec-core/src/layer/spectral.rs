@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Memory, Slot, Step, View, Window};
+use super::{Memory, Slot, Step, View, Weight, Window};
 use crate::{
     RunError,
     kernel::{self, Epilogue, Out, Panels, Pointwise, RealFft, Rows, Start},
@@ -116,7 +116,7 @@ pub(crate) struct LogMelLayer {
     pub table: Slot,
     pub window: Slot,
     /// Panels over the bins.
-    pub filters: Slot,
+    pub filters: Weight,
 }
 
 impl LogMelLayer {

@@ -8,6 +8,7 @@ use alloc::{
     borrow::Cow,
     format,
     string::{String, ToString},
+    vec,
     vec::Vec,
 };
 
@@ -21,7 +22,7 @@ use crate::{
     kernel::{self, Aligned, Arena},
     layer::*,
     spec::{self, Activation, Grid, Layer},
-    weights::{TensorView, Tensors},
+    weights::{Dtype, F16_MAX, Precision, TensorView, Tensors, f32_to_f16},
 };
 
 /// Sizes past these are refused: nothing real comes near, and sums of them cannot overflow.
@@ -38,12 +39,18 @@ const MAX_SCRATCH: usize = 1 << 26;
 /// Input rows an output row, or the other way round.
 const MAX_RATE: u64 = 1 << 32;
 
-pub(super) fn build(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Result<Chain, BuildError> {
+pub(super) fn build(
+    layers: &[Layer],
+    input: usize,
+    tensors: &dyn Tensors,
+    precision: Precision,
+) -> Result<Chain, BuildError> {
     if input == 0 {
         return Err(spec_error("", "a chain needs at least one input channel"));
     }
     let mut b = Builder {
         tensors,
+        precision,
         arena: Aligned::default(),
         ops: Vec::new(),
         phases: Vec::new(),
@@ -110,6 +117,7 @@ struct Cur {
 
 struct Builder<'t> {
     tensors: &'t dyn Tensors,
+    precision: Precision,
     arena: Aligned,
     ops: Vec<Op>,
     phases: Vec<Option<Phase>>,
@@ -188,23 +196,66 @@ impl<'t> Builder<'t> {
         Ok(self.fill(&values))
     }
 
-    /// Packs a matrix of `columns` columns over (tap, channel) into panels.
-    fn pack(&mut self, columns: usize, at: &Strides, column: impl Fn(usize) -> usize, w: &[f32]) -> Slot {
+    /// What a tensor is packed in.
+    fn precision(&self, w: &Source<'_>) -> Precision {
+        if w.half && self.precision == Precision::F32 { Precision::F16 } else { self.precision }
+    }
+
+    /// Packs the matrix of some columns over (tap, channel) into panels.
+    fn pack(
+        &mut self,
+        precision: Precision,
+        columns: usize,
+        at: &Strides,
+        column: impl Fn(usize) -> usize,
+        w: &Source<'_>,
+    ) -> Result<Weight, BuildError> {
+        self.pack_groups(precision, (1, columns), at, |_, o| column(o), w)
+    }
+
+    /// Packs a matrix for each of some groups of as many columns: the panels of one after those of the other.
+    fn pack_groups(
+        &mut self,
+        precision: Precision,
+        (groups, columns): (usize, usize),
+        at: &Strides,
+        column: impl Fn(usize, usize) -> usize,
+        w: &Source<'_>,
+    ) -> Result<Weight, BuildError> {
         let depth = at.taps * at.channels;
-        let slot = self.slot(kernel::panel_len(columns, depth));
-        let out = &mut self.arena.as_mut()[slot.offset..slot.offset + slot.len];
-        for (p, panel) in out.chunks_exact_mut(kernel::PANEL * depth).enumerate() {
-            let lanes = kernel::PANEL.min(columns - p * kernel::PANEL);
+        let len = kernel::PANEL * depth;
+        let panels = columns.div_ceil(kernel::PANEL);
+        let words = match precision {
+            Precision::F32 => len,
+            Precision::F16 => len / 2,
+        };
+        let weight = Weight { slot: self.slot(groups * panels * words), precision };
+        let out = &mut self.arena.as_mut()[weight.slot.offset..weight.slot.offset + weight.slot.len];
+        let mut panel = vec![0.0f32; len];
+        for (p, out) in out.chunks_exact_mut(words).enumerate() {
+            let (group, from) = (p / panels, p % panels * kernel::PANEL);
+            let lanes = kernel::PANEL.min(columns - from);
             let mut first = [0; kernel::PANEL];
-            (0..lanes).for_each(|l| first[l] = column(p * kernel::PANEL + l));
+            (0..lanes).for_each(|l| first[l] = column(group, from + l));
             for (k, row) in panel.chunks_exact_mut(kernel::PANEL).enumerate() {
                 let offset = k / at.channels * at.tap + k % at.channels * at.channel;
                 for (v, f) in row.iter_mut().zip(&first[..lanes]) {
                     *v = w[f + offset];
                 }
+                row[lanes..].fill(0.0);
+            }
+            match precision {
+                Precision::F32 => out.copy_from_slice(&panel),
+                Precision::F16 => {
+                    if let Some(value) = panel.iter().find(|v| v.abs() > F16_MAX) {
+                        return Err(BuildError::WeightRange { name: w.name.clone(), value: *value, most: F16_MAX });
+                    }
+                    let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+                    out.iter_mut().zip(&panel).for_each(|(h, v)| *h = f32_to_f16(*v));
+                }
             }
         }
-        slot
+        Ok(weight)
     }
 
     fn chain(&mut self, layers: &[Layer], mut cur: Cur) -> Result<Cur, BuildError> {
@@ -477,8 +528,14 @@ impl<'t> Builder<'t> {
                     column: if reverse { hidden } else { 0 },
                     width,
                     reverse,
-                    weight_input: self.pack(4 * hidden, &dense(x.channels), |o| o * x.channels, &wi),
-                    weight_hidden: self.pack(4 * hidden, &dense(hidden), |o| o * hidden, &wh),
+                    weight_input: self.pack(
+                        self.precision(&wi),
+                        4 * hidden,
+                        &dense(x.channels),
+                        |o| o * x.channels,
+                        &wi,
+                    )?,
+                    weight_hidden: self.pack(self.precision(&wh), 4 * hidden, &dense(hidden), |o| o * hidden, &wh)?,
                     bias: self.fill(&bias),
                 };
                 parameters += 4 * hidden * (x.channels + hidden + 2);
@@ -596,9 +653,24 @@ pub(crate) fn tensor<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) 
     Ok(view)
 }
 
-/// A weight, where it lies if possible.
-fn weight<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Cow<'t, [f32]>, BuildError> {
-    Ok(tensor(tensors, name, shape)?.values())
+/// The values of a weight, where they lie if possible.
+struct Source<'t> {
+    name: String,
+    values: Cow<'t, [f32]>,
+    /// Whether they are stored as f16.
+    half: bool,
+}
+
+impl core::ops::Deref for Source<'_> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+fn weight<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Source<'t>, BuildError> {
+    let view = tensor(tensors, name, shape)?;
+    Ok(Source { name: name.to_string(), values: view.values(), half: view.dtype == Dtype::F16 })
 }
 
 /// How the values of a weight lie: index = column's first + tap * `tap` + channel * `channel`.

@@ -12,7 +12,7 @@ use crate::{
     layer::*,
     spec::Layer,
     table::Table,
-    weights::Tensors,
+    weights::{Precision, Tensors},
 };
 
 impl Kind {
@@ -83,7 +83,21 @@ impl Chain {
     /// # Errors
     /// The spec is inconsistent, or a tensor is missing or of another shape.
     pub fn new(layers: &[Layer], input: usize, tensors: &dyn Tensors) -> Result<Self, BuildError> {
-        super::build::build(layers, input, tensors)
+        Self::with_precision(layers, input, tensors, Precision::F32)
+    }
+
+    /// As [`Chain::new`], with packed weights in a precision of one's choice. Biases, depthwise weights and the parameters
+    /// of norms and activations stay in f32.
+    ///
+    /// # Errors
+    /// As [`Chain::new`]; a weight that the precision cannot hold.
+    pub fn with_precision(
+        layers: &[Layer],
+        input: usize,
+        tensors: &dyn Tensors,
+        precision: Precision,
+    ) -> Result<Self, BuildError> {
+        super::build::build(layers, input, tensors, precision)
     }
 
     /// A chain that was planned before.
@@ -109,6 +123,11 @@ impl Chain {
     /// Channels of the output.
     pub fn output_channels(&self) -> usize {
         self.output
+    }
+
+    /// Whether a layer adds noise where it has a seed ([`ChainState::set_noise_seed`]).
+    pub fn has_noise(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op.kind, Kind::Noise(_)))
     }
 
     /// Sizes, delays and costs.
@@ -261,6 +280,13 @@ impl ChainState {
     pub fn reset(&mut self) {
         // The block is one that `Chain::state` made.
         let _ = Network::reset(self.block());
+    }
+
+    /// Seed of the noise layers ([`crate::spec::Noise`]) for this signal and those after a reset; `None` for the spec's,
+    /// which may be none. To be set before the first step.
+    pub fn set_noise_seed(&mut self, seed: Option<u64>) {
+        // The block is one that `Chain::state` made.
+        let _ = Network::set_noise_seed(self.block(), seed);
     }
 
     /// Rows that a step may bring.

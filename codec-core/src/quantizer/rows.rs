@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::RunError;
-use crate::kernel::{self, Compute, Epilogue, Out, Panels, Pointwise, Rows, Start};
+use crate::kernel::{self, Compute, Epilogue, Out, Panels, Pointwise, Rows, Start, Weights};
 
 /// What a run computes with: instruction set and threads, and the quantizer's tables.
 #[derive(Clone, Copy)]
@@ -57,7 +57,7 @@ impl<'a> Matrix<'a> {
             tap_stride: 0,
             depth: self.width,
         };
-        let w = Panels { columns, depth: self.width, data: panels };
+        let w = Panels { columns, depth: self.width, data: Weights::F32(panels) };
         let start = bias.map_or(Start::Zero, Start::Bias);
         let epilogue = Epilogue { residual: None, then: Pointwise::Identity };
         let fits = kernel::matmul(cx, a, w, start, epilogue, Out { data: out, origin: 0, row_stride: columns });

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{Matrix, Run, energy};
 use crate::RunError;
-use crate::kernel::{PANEL, Panels, argmax, argmin, panel_len, square_distance};
+use crate::kernel::{PANEL, Panels, Weights, argmax, argmin, panel_len, square_distance};
 use crate::spec::Metric;
 
 /// Below this length a vector is not scaled to unit length but by the inverse of this (DAC's `F.normalize`).
@@ -65,7 +65,7 @@ impl Book {
             let distances = &mut scratch[..self.size];
             for (t, row) in x.chunks_exact(self.dim).enumerate() {
                 let data = &run.data[self.panels..];
-                let book = Panels { columns: self.size, depth: self.dim, data };
+                let book = Panels { columns: self.size, depth: self.dim, data: Weights::F32(data) };
                 if !square_distance(run.cx, row, book, distances) {
                     return Err(RunError::Unsupported("a codebook's table is shorter than its sizes say"));
                 }

@@ -2,13 +2,14 @@
 
 use alloc::{format, string::String, vec, vec::Vec};
 
-use super::{Builder, Cur, MAX_CHANNELS, MAX_TAPS, Strides, check, spec_error, weight};
+use super::{Builder, Cur, MAX_CHANNELS, MAX_TAPS, Source, Strides, check, spec_error, weight};
 use crate::{
     BuildError,
     kernel::PANEL,
     layer::*,
     pipeline::network::Kind,
     spec::{self, PadMode, Pairing, Span},
+    weights::Precision,
 };
 
 /// Rows that a window may hold, and values that it may keep: sizes past these would be memory that no weight pays for.
@@ -52,7 +53,7 @@ impl Builder<'_> {
         self.channels(n, l.input, cur)?;
         let w = weight(self.tensors, &format!("{n}.weight"), &[l.output as usize, l.input as usize])?;
         let bias = self.bias(n, l.bias, l.output as usize)?;
-        Ok(self.dense(n, &w, bias.as_deref(), l.output as usize, cur))
+        self.dense(&w, bias.as_deref(), l.output as usize, Function::Identity, (n, cur))
     }
 
     fn bias(&self, name: &str, there: bool, len: usize) -> Result<Option<Vec<f32>>, BuildError> {
@@ -63,9 +64,17 @@ impl Builder<'_> {
     }
 
     /// A linear map of each row: a convolution of one tap. `w` is `[output, input]`.
-    fn dense(&mut self, name: &str, w: &[f32], bias: Option<&[f32]>, output: usize, cur: Cur) -> Cur {
+    fn dense(
+        &mut self,
+        w: &Source<'_>,
+        bias: Option<&[f32]>,
+        output: usize,
+        then: Function,
+        (name, cur): (&str, Cur),
+    ) -> Result<Cur, BuildError> {
         let input = cur.channels;
         let timing = self.timing[cur.buffer];
+        let at = Strides { taps: 1, channels: input, tap: 0, channel: 1 };
         let layer = ConvLayer {
             src: cur.buffer,
             dst: self.buffer(output, timing),
@@ -76,14 +85,14 @@ impl Builder<'_> {
             kernel: 1,
             dilation: 1,
             groups: 1,
-            weight: self.pack(output, &Strides { taps: 1, channels: input, tap: 0, channel: 1 }, |o| o * input, w),
+            weight: self.pack(self.precision(w), output, &at, |o| o * input, w)?,
             bias: bias.map(|b| self.fill(b)),
-            then: Function::Identity,
+            then,
         };
         let parameters = w.len() + bias.map_or(0, <[f32]>::len);
         self.note(format!("linear {input}→{output}"), name, parameters, w.len() as f64, &timing, 0);
         self.op(Kind::Conv(layer), 0, 0);
-        Cur { buffer: layer.dst, channels: output, owned: true }
+        Ok(Cur { buffer: layer.dst, channels: output, owned: true })
     }
 
     pub(super) fn scale(&mut self, name: &str, channels: u32, cur: Cur) -> Result<Cur, BuildError> {
@@ -100,15 +109,20 @@ impl Builder<'_> {
     }
 
     /// Multiplies the weights of the dense layer before, if there is one, so that it can still add a residual as it
-    /// stores.
+    /// stores. Only f32: products would be rounded again.
     fn fold_scale(&mut self, factors: &[f32], cur: Cur) -> bool {
         let Some(Kind::Conv(l)) = self.ops.last().map(|op| op.kind) else { return false };
-        if l.dst != cur.buffer || l.groups != 1 || l.then != Function::Identity || l.residual.is_some() {
+        if l.dst != cur.buffer
+            || l.groups != 1
+            || l.then != Function::Identity
+            || l.residual.is_some()
+            || l.weight.precision != Precision::F32
+        {
             return false;
         }
         let arena = self.arena.as_mut();
-        let panels =
-            arena[l.weight.offset..l.weight.offset + l.weight.len].chunks_exact_mut(PANEL * l.kernel * l.input);
+        let slot = l.weight.slot;
+        let panels = arena[slot.offset..slot.offset + slot.len].chunks_exact_mut(PANEL * l.kernel * l.input);
         for (panel, factors) in panels.zip(factors.chunks(PANEL)) {
             for row in panel.chunks_exact_mut(PANEL) {
                 row.iter_mut().zip(factors).for_each(|(w, f)| *w *= f);
@@ -131,7 +145,8 @@ impl Builder<'_> {
         let (reach, described) = self.reach(l, inner)?;
         let cur = if let Reach::Block(length) = reach { self.gather(length, cur) } else { cur };
 
-        // What is scaled or turned is so by its weights: queries by 1 / sqrt(dim), and pairs side by side to halves.
+        // What is scaled or turned is so by its weights: queries by 1 / sqrt(dim) (where weights are f32: others would be
+        // rounded again), and pairs side by side to halves.
         let interleaved = match l.rotary {
             Some(r) if !l.head_dim.is_multiple_of(2) || !r.theta.is_finite() || r.theta < 1.0 => {
                 return Err(spec_error(n, format!("a rotation of {dim} channels a head with theta {}", r.theta)));
@@ -147,10 +162,15 @@ impl Builder<'_> {
                 (head, j) if turned && interleaved => head + if j < dim / 2 { 2 * j } else { 2 * j - dim + 1 },
                 (head, j) => head + j,
             };
+            let (scale, then) = match self.precision(&w) {
+                Precision::F32 => (scale, Function::Identity),
+                _ if scale == 1.0 => (1.0, Function::Identity),
+                _ => (1.0, Function::Scale(scale)),
+            };
             let rows = (0..inner).flat_map(|o| w[from(o) * channels..(from(o) + 1) * channels].iter());
-            let w: Vec<f32> = rows.map(|v| v * scale).collect();
+            let values: Vec<f32> = rows.map(|v| v * scale).collect();
             let b: Option<Vec<f32>> = b.map(|b| (0..inner).map(|o| b[from(o)] * scale).collect());
-            Ok(self.dense(&name, &w, b.as_deref(), inner, cur))
+            self.dense(&Source { values: values.into(), ..w }, b.as_deref(), inner, then, (&name, cur))
         };
         let query = project("q", l.bias.q, true, (1.0 / libm::sqrt(dim as f64)) as f32)?;
         let key = project("k", l.bias.k, true, 1.0)?;
@@ -190,7 +210,7 @@ impl Builder<'_> {
         let name = format!("{n}.out");
         let w = weight(self.tensors, &format!("{name}.weight"), &[channels, inner])?;
         let bias = self.bias(&name, l.bias.out, channels)?;
-        let out = self.dense(&name, &w, bias.as_deref(), channels, attended);
+        let out = self.dense(&w, bias.as_deref(), channels, Function::Identity, (&name, attended))?;
         if let Some(memory) = memory {
             self.add(memory, out, self.timing[value.buffer].lag, None)?;
         }

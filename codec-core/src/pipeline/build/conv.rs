@@ -8,6 +8,7 @@ use crate::{
     layer::*,
     pipeline::network::Kind,
     spec::{self, PadMode},
+    weights::Precision,
 };
 
 impl Builder<'_> {
@@ -47,7 +48,7 @@ impl Builder<'_> {
             kernel: k,
             dilation: l.dilation as usize,
             groups,
-            weight: Slot::default(),
+            weight: Weight::default(),
             bias: None,
             then: Function::Identity,
         };
@@ -55,12 +56,10 @@ impl Builder<'_> {
         layer.weight = if layer.depthwise() {
             let mut taps = Vec::with_capacity(k * co);
             (0..k).for_each(|j| taps.extend((0..co).map(|c| w[c * k + j])));
-            self.fill(&taps)
+            Weight { slot: self.fill(&taps), precision: Precision::F32 }
         } else {
-            // Groups follow each other: every slot's length is a multiple of the arena's alignment.
             let at = Strides { taps: k, channels: gi, tap: 1, channel: k };
-            let slots: Vec<Slot> = (0..groups).map(|g| self.pack(go, &at, |o| (g * go + o) * gi * k, &w)).collect();
-            Slot { offset: slots[0].offset, len: slots.iter().map(|s| s.len).sum() }
+            self.pack_groups(self.precision(&w), (groups, go), &at, |g, o| (g * go + o) * gi * k, &w)?
         };
         if l.bias {
             layer.bias = Some(self.vector(&format!("{n}.bias"), co)?);
@@ -134,7 +133,7 @@ impl Builder<'_> {
                     let columns = (to - from) * go;
                     let at = Strides { taps, channels: gi, tap: s, channel: go * k };
                     let of = |column: usize| (g * gi * go + column % go) * k + from + column / go;
-                    let weight = self.pack(columns, &at, of, &w);
+                    let weight = self.pack(self.precision(&w), columns, &at, of, &w)?;
                     let bias = bias.as_ref().map(|b| {
                         let values: Vec<f32> = (0..columns).map(|column| b[g * go + column % go]).collect();
                         self.fill(&values)

@@ -2,13 +2,14 @@
 
 use alloc::{format, vec, vec::Vec};
 
-use super::{Builder, Cur, MAX_CHANNELS, Strides, check, rate, spec_error, weight};
+use super::{Builder, Cur, MAX_CHANNELS, Source, Strides, check, rate, spec_error, weight};
 use crate::{
     BuildError,
     kernel::RealFft,
     layer::*,
     pipeline::{network::Kind, plan::Timing},
     spec,
+    weights::Precision,
 };
 
 /// Values of mel filters.
@@ -57,9 +58,10 @@ impl Builder<'_> {
         let (mels, hop) = (l.mels as usize, l.hop as usize);
         let (table, window) = self.fourier(n);
         let filters = slaney(l.sample_rate.into(), n, mels);
+        let filters = Source { name: "mel filters".into(), values: filters.into(), half: false };
         let bins = n / 2 + 1;
         let at = Strides { taps: 1, channels: bins, tap: 0, channel: 1 };
-        let filters = self.pack(mels, &at, |m| m * bins, &filters);
+        let filters = self.pack(Precision::F32, mels, &at, |m| m * bins, &filters)?;
         // With so much on the right, what would be one more frame at the end of the signal is not there.
         let frames =
             Window { span: n, stride: hop, left: n / 2, right: n / 2 - hop, pad: Pad::Reflect, complete: false };
@@ -83,16 +85,23 @@ impl Builder<'_> {
     pub(super) fn noise(&mut self, l: &spec::Noise, cur: Cur) -> Result<Cur, BuildError> {
         check(&l.name, "channels", l.channels, 1, MAX_CHANNELS)?;
         self.channels(&l.name, l.channels, cur)?;
-        let Some(seed) = l.seed else { return Ok(cur) };
         let cur = self.own(cur);
         let c = cur.channels;
         let w = weight(self.tensors, &format!("{}.weight", l.name), &[c, c, 1])?;
         let at = Strides { taps: 1, channels: c, tap: 0, channel: 1 };
-        let weight = self.pack(c, &at, |o| o * c, &w);
-        let key = fnv1a64(&format!("noise.{}", l.index)).wrapping_add(seed);
-        let layer = NoiseLayer { src: cur.buffer, tmp: self.temporary(c, None), channels: c, weight, key };
+        let weight = self.pack(self.precision(&w), c, &at, |o| o * c, &w)?;
+        let key = fnv1a64(&format!("noise.{}", l.index));
+        let tmp = self.temporary(c, None);
+        let layer = NoiseLayer { src: cur.buffer, tmp, channels: c, weight, key, seed: l.seed };
         let timing = self.timing[cur.buffer];
-        self.note(format!("noise {c}"), &l.name, c * c, (c * c) as f64, &timing, 0);
+        self.note(
+            format!("noise {c}"),
+            &l.name,
+            c * c,
+            if l.seed.is_some() { (c * c) as f64 } else { 0.0 },
+            &timing,
+            0,
+        );
         self.op(Kind::Noise(layer), 0, 0);
         Ok(cur)
     }
