@@ -132,6 +132,11 @@ impl Room {
     pub(crate) fn end(&self) -> usize {
         self.base + (self.head + self.rows) * self.channels
     }
+
+    /// Index in the room's slice of a value of the scratch memory.
+    pub(crate) fn offset(&self, start: usize) -> Result<usize, RunError> {
+        start.checked_sub(self.base).ok_or(RunError::Internal("rows outside their buffer"))
+    }
 }
 
 /// A [`Room`] in a block of memory.
