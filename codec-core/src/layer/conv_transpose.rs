@@ -230,7 +230,8 @@ fn requantize(table: &[f32], channels: usize, x: &mut [f32]) {
     let (high, scale) = rest.split_at(channels);
     for row in x.chunks_exact_mut(channels) {
         for (c, v) in row.iter_mut().enumerate() {
-            *v = super::pointwise::round_half_even(*v * multiplier[c]).clamp(low[c], high[c]) * scale[c];
+            // Not `clamp`, which panics on bounds that an image may have the wrong way round.
+            *v = super::pointwise::round_half_even(*v * multiplier[c]).max(low[c]).min(high[c]) * scale[c];
         }
     }
 }

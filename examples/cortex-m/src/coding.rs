@@ -28,8 +28,13 @@ pub struct Memory(pub [u8; MEMORY]);
 pub struct Failure(pub &'static str);
 
 impl From<ImageError> for Failure {
-    fn from(_: ImageError) -> Self {
-        Self("the image is refused")
+    fn from(e: ImageError) -> Self {
+        Self(match e {
+            ImageError::Inconsistent(what) | ImageError::Missing(what) => what,
+            ImageError::Version { .. } => "the image is of another version",
+            ImageError::Damaged => "the image is damaged",
+            _ => "the image is refused",
+        })
     }
 }
 
