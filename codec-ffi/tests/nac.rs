@@ -102,8 +102,11 @@ fn in_memory(model: &Model, frames: usize, samples: u64) -> Vec<u8> {
     }
 }
 
-/// The items of a file, by kind, first frame and frames, and all codes; or the error, with what came before it.
-fn read_all(reader: *mut codec_nac_reader) -> Result<(Vec<(u32, u64, u64)>, Vec<u16>), codec_status> {
+/// Kind, first frame and frames of an item.
+type Item = (u32, u64, u64);
+
+/// The items of a file and all codes, or the error that it ends in.
+fn read_all(reader: *mut codec_nac_reader) -> Result<(Vec<Item>, Vec<u16>), codec_status> {
     let (mut items, mut codes) = (Vec::new(), Vec::new());
     loop {
         let mut item = sized!(codec_nac_item {});
