@@ -4,7 +4,7 @@ use std::{
     process::ExitCode,
 };
 
-use codec::{Model, PackOptions, Parts};
+use codec::{Model, PackOptions, Parts, core::weights::Precision};
 use serde_json::json;
 
 use super::{Failure, Global, output::Output, report};
@@ -16,6 +16,9 @@ pub struct Args {
     /// Image to write
     #[arg(long, short, value_name = "IMAGE.bin")]
     output: Option<PathBuf>,
+    /// Precision of the networks' weights, instead of the model file's. It makes other tokens and samples
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<PackedType>,
     /// Leave the encoder out
     #[arg(long, conflicts_with = "encoder_only")]
     decoder_only: bool,
@@ -36,6 +39,14 @@ pub struct Args {
     force: bool,
 }
 
+/// What weights are packed in.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PackedType {
+    F32,
+    F16,
+    I8,
+}
+
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     if args.output.is_none() && args.rust.is_none() && args.c.is_none() {
         return Err(Failure::usage("nothing to write", "give -o IMAGE.bin, --rust FILE.rs or --c FILE.c"));
@@ -46,6 +57,16 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
         .map(|(path, form)| Ok((path, form, Output::create(path, args.force)?)))
         .collect::<Result<_, Failure>>()?;
     let model = Model::load(&args.model).map_err(|e| Failure::engine(&args.model, e))?;
+    let model = match args.dtype {
+        Some(_) if Model::is_image(&args.model) => {
+            let text = format!("{} is an image, whose weights are packed already", args.model.display());
+            return Err(Failure::usage(text, "give the model file that it was packed from"));
+        }
+        Some(PackedType::F32) => model.with_precision(Precision::F32),
+        Some(PackedType::F16) => model.with_precision(Precision::F16),
+        Some(PackedType::I8) => model.with_precision(Precision::I8),
+        None => model,
+    };
     let parts = match (args.decoder_only, args.encoder_only) {
         (true, _) => Parts::Decoder,
         (_, true) => Parts::Encoder,

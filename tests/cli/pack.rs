@@ -38,6 +38,22 @@ fn an_image_does_what_its_model_does() {
 }
 
 #[test]
+fn images_of_less_precision_are_smaller_and_run() {
+    let bench = Bench::new();
+    bench.steps("a.wav", 4321);
+    bench.codec(&["encode", "a.wav", "a.nac"]).ok();
+    let mut sizes = Vec::new();
+    for dtype in ["f32", "f16", "i8"] {
+        let image = format!("{dtype}.bin");
+        bench.codec(&["pack", "model.safetensors", "-o", &image, "--dtype", dtype]).ok();
+        sizes.push(std::fs::metadata(bench.path(&image)).unwrap().len());
+        bench.codec(&["decode", "-m", &image, "a.nac", &format!("{dtype}.wav")]).ok();
+    }
+    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+    bench.codec(&["pack", "i8.bin", "-o", "again.bin", "--dtype", "f16"]).fails(2, &["is an image"]);
+}
+
+#[test]
 fn an_image_without_an_encoder_says_so() {
     let bench = Bench::new();
     bench.steps("a.wav", 1000);
