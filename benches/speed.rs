@@ -1,9 +1,9 @@
 //! Seconds of compute per second of audio of whole models, encode and decode, as JSON lines: the median of five runs
 //! after a warm-up. `compare.py` runs it in turn with the peers.
 //!
-//! `cargo bench --bench speed -- [--threads N] [--seconds S] [--frames] [--precision P] [CASE ...]`, cases as in `tests/golden` or, where
-//! that has them, the shared folder of test data. `--frames` goes frame by frame, as on a line; `--precision` says how
-//! weights are held, `f32` (the default), `f16` or `i8`.
+//! `cargo bench --bench speed -- [--threads N] [--seconds S] [--frames] [--precision P] [CASE ...]`, cases as in
+//! `tests/golden`. `--frames` goes frame by frame, as on a line; `--precision` says how weights are held, `f32` (the default),
+//! `f16` or `i8`.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -39,10 +39,7 @@ fn main() {
         cases = ["encodec_24khz", "hificodec_24k_320d", "dac_16khz", "dac_44khz"].map(String::from).to_vec();
     }
     for name in cases {
-        let committed = golden::committed();
-        let here = committed.join(format!("{name}.json")).is_file();
-        let Some(folder) = (if here { Some(committed) } else { golden::shared() }) else { continue };
-        let case = Case::load(&folder, &name);
+        let case = Case::load(&golden::committed(), &name);
         let model = support::import_case(&case, &case.tensors()).with_precision(precision);
         let spec = model.spec();
         let samples = (f64::from(spec.sample_rate) * seconds) as usize;

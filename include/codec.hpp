@@ -56,7 +56,7 @@ template <typename T> T sized() {
 /** Gets a list of which the library first tells the length. */
 template <typename T, typename Get> std::vector<T> list(Get get) {
     std::size_t count = 0;
-    check(get(nullptr, std::size_t{0}, &count));
+    check(get(static_cast<T *>(nullptr), std::size_t{0}, &count));
     std::vector<T> all(count);
     check(get(all.data(), all.size(), &count));
     return all;

@@ -85,7 +85,41 @@ pub enum Error {
         /// Frames.
         frames: usize,
     },
-    /// Codes that do not fit the model.
-    #[error("{0}")]
-    Codes(String),
+    /// Codes that do not make frames of the decoder's size.
+    #[error("{codes} codes of {got} a frame, but the decoder was made for {expected} a frame; make one for as many")]
+    CodesPerFrame {
+        /// Codes given.
+        codes: usize,
+        /// Codes a frame, as given.
+        got: usize,
+        /// Codes a frame of the decoder.
+        expected: usize,
+    },
+    /// A segment that the model cannot have made.
+    #[error(
+        "a segment of {frames} frames and scale {scale}; the model has at most {most} frames a segment and {given} are given; \
+         give whole segments as the encoder made them"
+    )]
+    Segment {
+        /// Frames that the segment states.
+        frames: usize,
+        /// Its scale, which is finite in a good one.
+        scale: f32,
+        /// Frames of the model's longest segment.
+        most: usize,
+        /// Frames that are there.
+        given: usize,
+    },
+    /// A model that codes in segments got frames outside of any.
+    #[error("{frames} frames belong to no segment; this model codes in segments: give the frames with theirs")]
+    NoSegment {
+        /// Frames behind the last segment.
+        frames: usize,
+    },
+    /// A model that does not code in segments got some.
+    #[error("{segments} segments, but this model does not cut signals; give the model that made the codes")]
+    Segments {
+        /// Segments given.
+        segments: usize,
+    },
 }

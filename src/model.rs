@@ -49,14 +49,21 @@ struct About {
 /// How to code a signal.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Codes a frame; `None` for all that the model has.
+    /// Codes a frame; `None` for all that the model has, from [`Options::first_codebook`] on.
     pub codebooks: Option<usize>,
+    /// Which of the model's codes of a frame is the first, 0 for all from the beginning. An encoder searches the codes before it and
+    /// leaves them out; a decoder makes of the codes what they add to the latent by themselves
+    /// ([`Quantizer::decode_range`]).
+    pub first_codebook: usize,
     /// Width of the codebook search over residual stages; 1 is the greedy search, and more than
     /// [`MAX_BEAM`](codec_core::quantizer::MAX_BEAM) counts as that.
     pub beam: usize,
     /// Codebooks, from the first on, that are encoded at half the rate: neighbouring frames share their codes, which decode
     /// as ever ([`Quantizer::encode_merged`]). 0 for none.
     pub merged_books: usize,
+    /// Seed of the noise that a decoder adds (SNAC's, [`codec_core::spec::Noise`]): the same seed and codes give the same
+    /// samples. `None` for the model's own, which in imported models is no noise.
+    pub noise_seed: Option<u64>,
     /// Threads for one signal; 0 for as many as the machine has. Results do not depend on it.
     pub threads: usize,
     /// Instruction set. Results do not depend on it.
@@ -68,7 +75,16 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { codebooks: None, beam: 1, merged_books: 0, threads: 1, isa: Isa::detect(), max_memory: 4 << 30 }
+        Self {
+            codebooks: None,
+            first_codebook: 0,
+            beam: 1,
+            merged_books: 0,
+            noise_seed: None,
+            threads: 1,
+            isa: Isa::detect(),
+            max_memory: 4 << 30,
+        }
     }
 }
 
@@ -85,22 +101,32 @@ impl Model {
         Ok(Self::of(ModelFile::open(path)?))
     }
 
-    /// Whether a file can be read and starts as a deploy image.
-    pub fn is_image(path: impl AsRef<Path>) -> bool {
-        let mut start = Vec::with_capacity(8);
-        let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut start));
-        read.is_ok() && starts_as_image(&start)
-    }
-
     /// Reads a model file or a deploy image that lies in memory, where its bytes stay.
     ///
     /// # Errors
-    /// As [`Model::load`]; an image is not aligned to [`IMAGE_ALIGN`](codec_core::image::IMAGE_ALIGN).
+    /// As [`Model::load`], and an image that is not aligned as [`Model::from_image`] needs it.
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, Error> {
         if starts_as_image(bytes) {
             return Self::from_image(Arc::new(bytes));
         }
         Ok(Self::of(ModelFile::from_static(bytes)?))
+    }
+
+    /// How the weights of the networks are held.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether this is a deploy image.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.source, Source::Image(_))
+    }
+
+    /// Whether a file can be read and starts as a deploy image.
+    pub fn is_image(path: impl AsRef<Path>) -> bool {
+        let mut start = Vec::with_capacity(8);
+        let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut start));
+        read.is_ok() && starts_as_image(&start)
     }
 
     /// A model from a deploy image in memory, which is used where it lies.
@@ -193,7 +219,7 @@ impl Model {
         Encoder::new(self, options)
     }
 
-    /// A decoder for one signal of `options.codebooks` codes a frame.
+    /// A decoder for one signal of `options.codebooks` codes a frame, from `options.first_codebook` on.
     ///
     /// # Errors
     /// Those of [`Model::decoder_plan`]; a number of codebooks that the model does not have.
@@ -325,6 +351,8 @@ impl Model {
             codebook_sizes: quantizer.sizes().to_vec(),
             bitrates: self.bitrates()?,
             streamable,
+            precision: self.precision,
+            delay_samples: streamable.then_some(samples),
             delay_ms: streamable.then(|| samples / f64::from(spec.sample_rate) * 1000.0),
             encoder,
             decoder,
@@ -334,11 +362,11 @@ impl Model {
 
 impl From<ImageFile> for Model {
     fn from(image: ImageFile) -> Self {
-        let ImageFile { spec, provenance, fingerprint, encoder, decoder } = image;
+        let ImageFile { spec, provenance, fingerprint, precision, encoder, decoder } = image;
         let cell = |found: Option<_>| found.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part)));
         Self {
             source: Source::Image(About { spec, provenance, fingerprint }),
-            precision: Precision::default(),
+            precision,
             encoder: cell(encoder),
             decoder: decoder.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part))),
         }
@@ -368,7 +396,11 @@ pub struct ModelInfo {
     pub bitrates: Vec<Bitrate>,
     /// Whether encoder and decoder take a signal in pieces of any size.
     pub streamable: bool,
-    /// Algorithmic delay: a hop, and what encoder and decoder look ahead.
+    /// How the weights of the networks are held.
+    pub precision: Precision,
+    /// Algorithmic delay in samples: a hop, and what encoder and decoder look ahead.
+    pub delay_samples: Option<f64>,
+    /// The same in milliseconds.
     pub delay_ms: Option<f64>,
     /// The encoder, if there is one.
     pub encoder: Option<NetworkInfo>,

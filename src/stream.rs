@@ -2,7 +2,8 @@
 
 use codec_core::{
     RunError,
-    pipeline::{self, Chain, Crossfade, Segmented, normalize},
+    pipeline::{self, Chain, Crossfade, Segmented, Window, Windowed, normalize},
+    quantizer::Quantizer,
     spec::{CodecSpec, Framing},
 };
 
@@ -54,7 +55,7 @@ fn decoder_memory(plan: &pipeline::Decoder, frames: usize) -> [usize; 4] {
 /// Segment length and stride, if the model cuts signals.
 fn segments(spec: &CodecSpec) -> Option<(usize, usize, bool)> {
     match spec.framing {
-        Framing::Stream => None,
+        Framing::Stream | Framing::Windows { .. } => None,
         Framing::Segments { length, stride, normalize } => Some((length as usize, stride as usize, normalize)),
     }
 }
@@ -102,9 +103,12 @@ pub struct Encoder<'m> {
     threads: Threads,
     mode: Mode<pipeline::EncoderState>,
     splitter: Option<(Segmented, bool)>,
+    windows: Option<(Windowed, Option<pipeline::EncoderState>)>,
     whole: Vec<f32>,
     channels: usize,
+    /// Codes of a frame that are given out, and those before them, which are searched too.
     codebooks: usize,
+    first: usize,
     beam: usize,
     merged: usize,
     codes: Vec<u16>,
@@ -119,41 +123,49 @@ impl<'m> Encoder<'m> {
         let plan = model.encoder_plan()?;
         let spec = model.spec();
         let channels = spec.channels as usize;
-        let codebooks = options.codebooks.unwrap_or_else(|| plan.quantizer().codebooks());
+        let (first, count) = books(plan.quantizer(), options)?;
+        let codebooks = first + count;
         let beam = options.beam.max(1);
         let merged = options.merged_books;
+        plan.quantizer().check_merged(merged, codebooks)?;
         let hop = spec.hop as usize;
-        let mut splitter = None;
-        let mode = match (segments(spec), &plan.chain().plan().whole) {
+        let (mut splitter, mut windows) = (None, None);
+        let whole = |reason| Limit {
+            model: spec.name.clone(),
+            reason,
+            sample_rate: spec.sample_rate,
+            hop,
+            bytes: options.max_memory,
+        };
+        let mut reason = plan.chain().plan().whole.clone();
+        if let Framing::Windows { length, stride } = spec.framing {
+            windows = Some((Windowed::new(channels, hop, length as usize, stride as usize), None));
+            reason = Some(format!("in windows of {length} samples"));
+        }
+        let mode = match (segments(spec), reason) {
             (Some((length, stride, normalize)), _) => {
                 splitter = Some((Segmented::new(channels, length, stride), normalize));
                 let frames = length.div_ceil(hop);
                 check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
                 Mode::Segments(plan.state_merging(frames, codebooks, beam, merged)?)
             }
-            (None, Some(reason)) => Mode::Whole(Limit {
-                model: spec.name.clone(),
-                reason: reason.clone(),
-                sample_rate: spec.sample_rate,
-                hop,
-                bytes: options.max_memory,
-            }),
+            (None, Some(reason)) => Mode::Whole(whole(reason)),
             (None, None) => {
                 let frames = chunk_frames(plan.chain(), spec, hop);
                 check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
                 Mode::Steps(plan.state_merging(frames, codebooks, beam, merged)?)
             }
         };
-        // A wrong number of codebooks is an error here and not at the end of the signal.
-        plan.state_merging(1, codebooks, 1, merged)?;
         Ok(Self {
             plan,
             threads: Threads::new(options.threads, options.isa)?,
             mode,
             splitter,
+            windows,
             whole: Vec::new(),
             channels,
-            codebooks,
+            codebooks: count,
+            first,
             beam,
             merged,
             codes: Vec::new(),
@@ -174,7 +186,12 @@ impl<'m> Encoder<'m> {
     pub fn max_frames(&self, samples: usize) -> usize {
         match &self.mode {
             Mode::Steps(state) => in_steps(samples, state.max_samples(), |n| self.plan.max_frames(n)),
-            Mode::Whole(_) => self.plan.max_frames((self.whole.len() / self.channels).saturating_add(samples)),
+            Mode::Whole(_) => match &self.windows {
+                Some((windows, _)) => {
+                    windows.max_windows(samples).saturating_mul(self.plan.max_frames(windows.length()))
+                }
+                None => self.plan.max_frames((self.whole.len() / self.channels).saturating_add(samples)),
+            },
             Mode::Segments(_) => {
                 let Some((splitter, _)) = &self.splitter else { return 0 };
                 splitter.max_segments(samples).saturating_mul(self.plan.max_frames(splitter.length()))
@@ -214,6 +231,9 @@ impl<'m> Encoder<'m> {
         if let Some((splitter, _)) = &mut self.splitter {
             splitter.reset();
         }
+        if let Some((windows, _)) = &mut self.windows {
+            windows.reset();
+        }
         (self.samples, self.frames, self.finished) = (0, 0, false);
     }
 
@@ -230,7 +250,7 @@ impl<'m> Encoder<'m> {
         out.codebooks = self.codebooks;
         self.samples += (pcm.len() / self.channels) as u64;
         let before = out.frames();
-        let (plan, channels, codebooks) = (self.plan, self.channels, self.codebooks);
+        let (plan, channels, first, codebooks) = (self.plan, self.channels, self.first, self.first + self.codebooks);
         let (codes, threads) = (&mut self.codes, &self.threads);
         match &mut self.mode {
             Mode::Steps(state) => threads.run(|cx| -> Result<(), Error> {
@@ -240,21 +260,43 @@ impl<'m> Encoder<'m> {
                     let (now, later) = rest.split_at(chunk.min(rest.len()));
                     rest = later;
                     let last = finish && rest.is_empty();
-                    step(plan, cx, state, now, last, codes, out)?;
+                    step(plan, cx, state, now, last, (first, ALL), codes, out)?;
                     if rest.is_empty() {
                         return Ok(());
                     }
                 }
             })?,
             Mode::Whole(limit) => {
-                let rows = (self.whole.len() + pcm.len()) / channels;
-                let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, codebooks, self.beam);
-                limit.check(parts, rows)?;
-                self.whole.extend_from_slice(pcm);
+                let Some((windows, state)) = &mut self.windows else {
+                    let rows = (self.whole.len() + pcm.len()) / channels;
+                    let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, codebooks, self.beam);
+                    limit.check(parts, rows)?;
+                    self.whole.extend_from_slice(pcm);
+                    if finish {
+                        let mut state =
+                            plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
+                        let whole = std::mem::take(&mut self.whole);
+                        threads.run(|cx| step(plan, cx, &mut state, &whole, true, (first, ALL), codes, out))?;
+                    }
+                    self.frames += (out.frames() - before) as u64;
+                    self.finished = finish;
+                    return Ok(());
+                };
+                let mut each = |pcm: &[f32], window: Window| -> Result<(), Error> {
+                    let rows = pcm.len() / channels;
+                    // The first window of a signal is its longest.
+                    if state.as_ref().is_none_or(|state| state.max_samples() < rows) {
+                        let frames = rows.div_ceil(limit.hop);
+                        limit.check(encoder_memory(plan, frames, limit.hop, codebooks, self.beam), rows)?;
+                        *state = Some(plan.state_merging(frames, codebooks, self.beam, self.merged)?);
+                    }
+                    let Some(state) = state else { return Ok(()) };
+                    state.reset();
+                    threads.run(|cx| step(plan, cx, state, pcm, true, (first, window), codes, out))
+                };
+                windows.push(pcm, &mut each)?;
                 if finish {
-                    let mut state = plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
-                    let whole = std::mem::take(&mut self.whole);
-                    threads.run(|cx| step(plan, cx, &mut state, &whole, true, codes, out))?;
+                    windows.finish(&mut each)?;
                 }
             }
             Mode::Segments(state) => {
@@ -262,10 +304,10 @@ impl<'m> Encoder<'m> {
                 let mut each = |segment: &[f32]| -> Result<(), Error> {
                     let mut segment = segment.to_vec();
                     let scale = if *loud { normalize(&mut segment, channels) } else { 1.0 };
-                    let first = out.frames();
+                    let before = out.frames();
                     state.reset();
-                    threads.run(|cx| step(plan, cx, state, &segment, true, codes, out))?;
-                    out.segments.push(Segment { frames: out.frames() - first, scale });
+                    threads.run(|cx| step(plan, cx, state, &segment, true, (first, ALL), codes, out))?;
+                    out.segments.push(Segment { frames: out.frames() - before, scale });
                     Ok(())
                 };
                 splitter.push(pcm, &mut each)?;
@@ -280,19 +322,36 @@ impl<'m> Encoder<'m> {
     }
 }
 
+/// Every frame of a step.
+const ALL: Window = Window { skip: 0, frames: None };
+
+/// The codebooks asked for: the first, and how many.
+fn books(quantizer: &Quantizer, options: &Options) -> Result<(usize, usize), RunError> {
+    let first = options.first_codebook;
+    let count = options.codebooks.unwrap_or_else(|| quantizer.codebooks().saturating_sub(first));
+    quantizer.check_codebooks(first, count)?;
+    Ok((first, count))
+}
+
+/// Appends those codes of a step's frames that are wanted: from the first codebook on, of the frames of a window.
+#[allow(clippy::too_many_arguments)]
 fn step(
     plan: &pipeline::Encoder,
     cx: codec_core::kernel::Compute<'_>,
     state: &mut pipeline::EncoderState,
     pcm: &[f32],
     finish: bool,
+    (first, window): (usize, Window),
     codes: &mut Vec<u16>,
     out: &mut Codes,
 ) -> Result<(), Error> {
-    let channels = plan.chain().input_channels();
-    codes.resize(plan.max_frames(pcm.len() / channels) * state.codebooks(), 0);
+    // As long as ever needed: nothing is allocated from step to step.
+    codes.resize(state.max_frames().saturating_mul(state.codebooks()), 0);
     let frames = plan.step(cx, state, pcm, finish, codes)?;
-    out.data.extend(codes.iter().take(frames * state.codebooks()));
+    let frames = codes.chunks_exact(state.codebooks()).take(frames);
+    for frame in frames.skip(window.skip).take(window.frames.unwrap_or(usize::MAX)) {
+        out.data.extend(frame.iter().skip(first));
+    }
     Ok(())
 }
 
@@ -303,7 +362,9 @@ pub struct Decoder<'m> {
     mode: Mode<pipeline::DecoderState>,
     crossfade: Option<Crossfade>,
     whole: Vec<u16>,
+    first: usize,
     codebooks: usize,
+    noise_seed: Option<u64>,
     segment_frames: usize,
     finished: bool,
 }
@@ -317,7 +378,14 @@ impl<'m> Decoder<'m> {
                 RunError::Unsupported("this model's quantizer has no inverse: its codes cannot be decoded").into()
             );
         }
-        let codebooks = options.codebooks.unwrap_or_else(|| plan.quantizer().codebooks());
+        if options.noise_seed.is_some() && !plan.chain().has_noise() {
+            return Err(
+                RunError::Unsupported("this model's decoder adds no noise: decode without a seed for it").into()
+            );
+        }
+        let (first, codebooks) = books(plan.quantizer(), options)?;
+        let noise_seed = options.noise_seed;
+        let state = |frames| decoder_state(plan, frames, first..first + codebooks, noise_seed);
         let hop = spec.hop as usize;
         let (mut crossfade, mut segment_frames) = (None, 0);
         let mode = match (segments(spec), &plan.chain().plan().whole) {
@@ -325,7 +393,7 @@ impl<'m> Decoder<'m> {
                 crossfade = Some(Crossfade::new(spec.channels as usize, stride));
                 segment_frames = length.div_ceil(hop);
                 check_memory(spec, options, decoder_memory(plan, segment_frames))?;
-                Mode::Segments(plan.state(segment_frames, codebooks)?)
+                Mode::Segments(state(segment_frames)?)
             }
             (None, Some(reason)) => Mode::Whole(Limit {
                 model: spec.name.clone(),
@@ -338,12 +406,22 @@ impl<'m> Decoder<'m> {
                 let rows = plan.quantizer().rows_per_frame();
                 let frames = chunk_frames(plan.chain(), spec, rows);
                 check_memory(spec, options, decoder_memory(plan, frames))?;
-                Mode::Steps(plan.state(frames, codebooks)?)
+                Mode::Steps(state(frames)?)
             }
         };
-        plan.quantizer().check_codebooks(0, codebooks)?;
         let threads = Threads::new(options.threads, options.isa)?;
-        Ok(Self { plan, threads, mode, crossfade, whole: Vec::new(), codebooks, segment_frames, finished: false })
+        Ok(Self {
+            plan,
+            threads,
+            mode,
+            crossfade,
+            whole: Vec::new(),
+            first,
+            codebooks,
+            noise_seed,
+            segment_frames,
+            finished: false,
+        })
     }
 
     /// Codes a frame.
@@ -405,12 +483,11 @@ impl<'m> Decoder<'m> {
 
     fn run(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
         if codes.codebooks != self.codebooks || !codes.data.len().is_multiple_of(self.codebooks) {
-            return Err(Error::Codes(format!(
-                "{} codes of {} a frame, but the decoder was made for {} a frame",
-                codes.data.len(),
-                codes.codebooks,
-                self.codebooks
-            )));
+            return Err(Error::CodesPerFrame {
+                codes: codes.data.len(),
+                got: codes.codebooks,
+                expected: self.codebooks,
+            });
         }
         let plan = self.plan;
         match &mut self.mode {
@@ -438,7 +515,8 @@ impl<'m> Decoder<'m> {
                 limit.check(decoder_memory(plan, frames), frames.saturating_mul(limit.hop))?;
                 self.whole.extend_from_slice(&codes.data);
                 if finish {
-                    let mut state = plan.state(frames, self.codebooks)?;
+                    let books = self.first..self.first + self.codebooks;
+                    let mut state = decoder_state(plan, frames, books, self.noise_seed)?;
                     let whole = std::mem::take(&mut self.whole);
                     self.threads.run(|cx| -> Result<(), Error> {
                         out.extend_from_slice(plan.step(cx, &mut state, &whole, true)?);
@@ -453,13 +531,12 @@ impl<'m> Decoder<'m> {
                 for segment in &codes.segments {
                     let len = segment.frames.saturating_mul(self.codebooks);
                     if segment.frames > self.segment_frames || len > rest.len() || !segment.scale.is_finite() {
-                        return Err(Error::Codes(format!(
-                            "a segment of {} frames and scale {}; the model has at most {} frames a segment and {} are given",
-                            segment.frames,
-                            segment.scale,
-                            self.segment_frames,
-                            rest.len() / self.codebooks
-                        )));
+                        return Err(Error::Segment {
+                            frames: segment.frames,
+                            scale: segment.scale,
+                            most: self.segment_frames,
+                            given: rest.len() / self.codebooks,
+                        });
                     }
                     let (now, later) = rest.split_at(len);
                     rest = later;
@@ -471,9 +548,7 @@ impl<'m> Decoder<'m> {
                 }
                 if !rest.is_empty() {
                     let frames = rest.len() / self.codebooks;
-                    return Err(Error::Codes(format!(
-                        "{frames} frames belong to no segment; this model codes in segments"
-                    )));
+                    return Err(Error::NoSegment { frames });
                 }
                 if finish {
                     crossfade.finish(out);
@@ -491,6 +566,17 @@ fn in_steps(count: usize, step: usize, of: impl Fn(usize) -> usize) -> usize {
     whole.saturating_mul(if whole > 0 { of(step.max(1)) } else { 0 }).saturating_add(last)
 }
 
+fn decoder_state(
+    plan: &pipeline::Decoder,
+    frames: usize,
+    books: std::ops::Range<usize>,
+    noise_seed: Option<u64>,
+) -> Result<pipeline::DecoderState, RunError> {
+    let mut state = plan.state_range(frames, books.start, books.len())?;
+    state.set_noise_seed(noise_seed);
+    Ok(state)
+}
+
 /// An engine's error with its frame counted from the start of the call.
 fn from_frame(e: RunError, before: usize) -> RunError {
     match e {
@@ -505,5 +591,5 @@ fn no_segments(codes: &Codes) -> Result<(), Error> {
     if codes.segments.is_empty() {
         return Ok(());
     }
-    Err(Error::Codes(format!("{} segments, but this model does not cut signals", codes.segments.len())))
+    Err(Error::Segments { segments: codes.segments.len() })
 }

@@ -7,10 +7,11 @@ use std::{
 
 use codec::{
     core::{
-        image::{Image, Meta, pack},
+        image::{Cut, Image, Meta, pack},
         kernel::{Aligned, Compute, Isa},
         pipeline::{Decoder, Encoder},
         spec::CodecSpec,
+        weights::Precision,
     },
     nano,
 };
@@ -157,8 +158,9 @@ fn no_step_allocates() {
             channels: spec.channels,
             hop: spec.hop,
             frames: 1,
-            delay: 0,
-            segments: None,
+            delay: Some(0),
+            cut: Cut::Stream,
+            precision: Precision::F32,
             fingerprint: [0; 16],
         };
         let bytes = pack(&meta, None, Some(&encoder), Some(&decoder)).unwrap();

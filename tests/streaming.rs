@@ -10,11 +10,12 @@ use codec::{
     core::{
         image::Image,
         kernel::{Compute, Isa},
+        spec::Framing,
     },
 };
 use support::{
     golden::{self, Case},
-    import_case,
+    import_case, import_changed,
 };
 
 /// Sizes of pieces, from a linear congruential generator: mostly small, now and then large.
@@ -157,7 +158,7 @@ fn streamable(model: &Model) -> (bool, bool) {
 }
 
 fn case(name: &str, books: Option<usize>, expected: (bool, bool)) {
-    let Some(folder) = golden::shared() else { return };
+    let folder = golden::committed();
     let case = Case::load(&folder, name);
     let model = import_case(&case, &case.tensors());
     assert_eq!(streamable(&model), expected);
@@ -201,6 +202,89 @@ fn mimi() {
 #[test]
 fn mimi_native() {
     case("mimi_native", None, (true, true));
+}
+
+/// Noise of a seed: that of a spec with the seed, in pieces of any size, and again after a reset.
+#[test]
+fn snac_noise() {
+    let folder = golden::committed();
+    let case = Case::load(&folder, "snac_24khz");
+    let tensors = case.tensors();
+    let model = import_case(&case, &tensors);
+    let seeded = import_changed(&case, &tensors, |spec| {
+        for layer in spec.decoder.iter_mut().flatten() {
+            if let codec::core::spec::Layer::Noise(noise) = layer {
+                noise.seed = Some(7);
+            }
+        }
+    });
+    let codes = model.encode(&case.array("pcm").channels_last(), &Options::default()).unwrap();
+    let bits = |pcm: &[f32]| pcm.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let expected = bits(&seeded.decode(&codes, None, &Options::default()).unwrap());
+    let with = |noise_seed| Options { noise_seed, ..Options::default() };
+    let of = |options: &Options| bits(&model.decode(&codes, None, options).unwrap());
+    assert!(of(&with(Some(7))) == expected);
+    assert!(of(&with(None)) != expected && of(&with(Some(8))) != expected && of(&with(None)) != of(&with(Some(8))));
+    let other = bits(&seeded.decode(&codes, None, &with(Some(8))).unwrap());
+    assert!(other == of(&with(Some(8))), "the signal's seed goes before the spec's");
+    let mut decoder = model.decoder(&with(Some(7))).unwrap();
+    for seed in [1, 2, 3] {
+        assert!(bits(&decode_in_pieces(&mut decoder, &codes, seed)) == expected, "pieces {seed}");
+        decoder.reset();
+    }
+    decoder.push(&codes, &mut Vec::new()).unwrap();
+    decoder.reset();
+    assert!(bits(&decode_in_pieces(&mut decoder, &codes, 4)) == expected, "after a signal that was broken off");
+}
+
+/// Windows put together by hand from signals that are one window each.
+#[test]
+fn windows_of_an_encoder_that_needs_the_whole_signal() {
+    let folder = golden::committed();
+    let case = Case::load(&folder, "s3tokenizer_v2_25hz");
+    let tensors = case.tensors();
+    const HOP: usize = 640;
+    let (length, stride, half) = (40 * HOP, 28 * HOP, 6);
+    let framing = Framing::Windows { length: length as u32, stride: stride as u32 };
+    let model = import_changed(&case, &tensors, |spec| spec.framing = framing.clone());
+    let single = import_changed(&case, &tensors, |spec| spec.framing = Framing::Stream);
+    let speech = case.array("pcm").f32();
+    let long: Vec<f32> = (0..3 * length).map(|i| speech[i % speech.len()] * (1.0 + i as f32 / 1e5)).collect();
+    let options = Options::default();
+    // Shorter than a window, a window, one sample more, windows that fill the last one and that do not.
+    for n in [5000, length, length + 1, length + stride, 2 * stride + 13 * HOP + 77] {
+        let pcm = &long[..n];
+        let mut expected: Vec<u16> = Vec::new();
+        let mut start = 0;
+        loop {
+            let end = n.min(start + length);
+            let codes = single.encode(&pcm[start..end], &options).unwrap().data;
+            let first = if start == 0 { 0 } else { half };
+            if end == n {
+                expected.extend(&codes[first..]);
+                break;
+            }
+            assert_eq!(codes.len(), length / HOP);
+            expected.extend(&codes[first..codes.len() - half]);
+            start += stride;
+        }
+        let got = model.encode(pcm, &options).unwrap();
+        assert!(got.data == expected, "{n} samples");
+        assert_eq!(got.frames(), single.encode(pcm, &options).unwrap().frames(), "{n} samples");
+        let mut encoder = model.encoder(&options).unwrap();
+        encoder.push(&long[..length + stride / 2], &mut Codes::new(1)).unwrap();
+        encoder.reset();
+        assert!(encode_in_pieces(&mut encoder, pcm, 1, n as u64) == got, "{n} samples in pieces");
+    }
+    // What is held does not grow with the signal: the limit that a window needs is enough for any length.
+    let mut enough = 1 << 20;
+    let fits = |model: &Model, pcm: &[f32], max_memory| {
+        model.encode(pcm, &Options { max_memory, ..Options::default() }).is_ok()
+    };
+    while !fits(&model, &long[..length], enough) {
+        enough += enough / 8;
+    }
+    assert!(fits(&model, &long, enough) && !fits(&single, &long, enough));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use codec_core::{
     RunError,
-    image::{Image, ImageError, Meta, load, pack},
+    image::{Cut, Image, ImageError, Meta, load, pack},
     kernel::{Compute, Isa},
     pipeline::{Decoder, Encoder},
     spec::CodecSpec,
@@ -45,7 +45,7 @@ fn spec() -> CodecSpec {
             {{"type":"residual","stages":[{},{}]}},{{"type":"residual","stages":[{},{}]}}]}},
         "decoder":[{},{{"type":"layer-norm","name":"n","channels":10,"epsilon":1e-5,"affine":true}},
             {{"type":"conv-transpose","name":"up","input":10,"output":10,"kernel":4,"stride":2,"groups":1,"bias":true,
-              "trim_left":0,"trim_right":2}},
+              "trim_left":0,"trim_right":2,"blocks":{{"rows":2}}}},
             {{"type":"istft","n_fft":8,"hop":4}}]}}"#,
         conv("a", 1, 5, 4, 2),
         conv("b", 5, 12, 7, 4),
@@ -83,8 +83,9 @@ impl Packed {
             channels: 1,
             hop: spec.hop,
             frames: FRAMES as u32,
-            delay: 0,
-            segments: None,
+            delay: Some(0),
+            cut: Cut::Stream,
+            precision: Precision::F32,
             fingerprint: [7; 16],
         };
         let bytes = pack(&meta, Some(b"{}"), Some(&encoder), Some(&decoder)).unwrap();

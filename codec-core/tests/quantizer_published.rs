@@ -44,7 +44,7 @@ fn check_beam(case: &Case, q: &Quantizer, codebooks: usize) {
 }
 
 fn seanet(name: &str, books: u32, dim: u32, arrays: &[&str]) {
-    let Some(folder) = golden::shared() else { return };
+    let folder = golden::committed();
     let case = Case::load(&folder, name);
     let mut tensors = case.tensors_where(|n| n.ends_with("._codebook.embed"));
     for i in 0..books {
@@ -75,7 +75,7 @@ fn speechtokenizer() {
 #[test]
 fn hificodec() {
     for name in ["hificodec_16k_320d", "hificodec_24k_240d", "hificodec_24k_320d"] {
-        let Some(folder) = golden::shared() else { return };
+        let folder = golden::committed();
         let case = Case::load(&folder, name);
         let mut tensors = case.tensors_where(|n| n.starts_with("quantizer."));
         let stage = |s: usize| {
@@ -123,7 +123,7 @@ fn dac(case: &Case, books: u32, latent: u32) -> Quantizer {
 #[test]
 fn dac_all_rates() {
     for (name, books) in [("dac_16khz", 12), ("dac_24khz", 32), ("dac_44khz", 9)] {
-        let Some(folder) = golden::shared() else { return };
+        let folder = golden::committed();
         let case = Case::load(&folder, name);
         let q = dac(&case, books, 1024);
         check(&case, &q, &["codes"]);
@@ -142,7 +142,7 @@ fn snac_frames(case: &Case, array: &str, levels: usize) -> Vec<u16> {
 #[test]
 fn snac_levels_of_all_rates() {
     for (name, latent, strides) in [("snac_24khz", 768, &[4, 2, 1][..]), ("snac_44khz", 1024, &[8, 4, 2, 1])] {
-        let Some(folder) = golden::shared() else { return };
+        let folder = golden::committed();
         let case = Case::load(&folder, name);
         let mut tensors = case.tensors_where(|n| n.starts_with("quantizer."));
         let level = |(i, &stride): (usize, &u32)| {
@@ -188,7 +188,7 @@ fn snac_levels_of_all_rates() {
 
 #[test]
 fn mimi() {
-    let Some(folder) = golden::shared() else { return };
+    let folder = golden::committed();
     let case = Case::load(&folder, "mimi");
     let mut tensors = case.tensors_where(|n| n.starts_with("quantizer."));
     let mut part = |name: &str, books: u32| {
@@ -239,7 +239,7 @@ fn mimi() {
 
 #[test]
 fn s3tokenizer() {
-    let Some(folder) = golden::shared() else { return };
+    let folder = golden::committed();
     let case = Case::load(&folder, "s3tokenizer_v2_25hz");
     let mut tensors: TensorMap = case.tensors_where(|n| n.starts_with("quantizer._codebook"));
     tensors.rename("quantizer._codebook.project_down.weight", "down.weight", &[8, 1280]);

@@ -184,7 +184,7 @@ fn log_mel_of_a_tone() {
 
 #[test]
 fn s3tokenizer_spectrogram() {
-    let Some(folder) = golden::shared() else { return };
+    let folder = golden::committed();
     let case = Case::load(&folder, "s3tokenizer_v2_25hz");
     let l = LogMel { sample_rate: 16000, n_fft: 400, hop: 160, mels: 128 };
     let chain = Chain::new(&[Layer::LogMel(l)], 1, &MapTensors::default()).unwrap();

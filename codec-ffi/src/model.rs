@@ -73,7 +73,7 @@ pub(crate) fn check_codes(sizes: &[u32], codes: &[u16]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens a model file, which is mapped: it must not be changed while the model, or an encoder, decoder or writer of it, is
+/// Opens a model file or a deploy image, which is mapped: it must not be changed while the model, or an encoder, decoder or writer of it, is
 /// there. `path` is UTF-8 on Windows, and bytes as the system takes them elsewhere.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_model_from_file(path: *const c_char, model: *mut *mut codec_model) -> codec_status {
@@ -100,8 +100,9 @@ fn file_name(bytes: &[u8]) -> Result<&Path, Failure> {
     Ok(Path::new(OsStr::new(text)))
 }
 
-/// Takes a model file that lies in memory, of any alignment. Its bytes are not copied: they must stay as they are until the model and
-/// every encoder, decoder and writer of it are destroyed.
+/// Takes a model that lies in memory: a deploy image at a multiple of 8 bytes (64 are faster), whose weights are used where they
+/// lie, or a model file of any alignment, whose weights are packed when first used. The bytes must stay as they are until the
+/// model and every encoder, decoder and writer of it are destroyed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_model_from_memory(
     data: *const c_void,
@@ -159,7 +160,7 @@ pub unsafe extern "C" fn codec_model_get_info(model: *const codec_model, info: *
             let spec = model.spec();
             let quantizer = model.quantizer()?;
             let (segment_samples, segment_stride) = match spec.framing {
-                Framing::Stream => (0, 0),
+                Framing::Stream | Framing::Windows { .. } => (0, 0),
                 Framing::Segments { length, stride, .. } => (length, stride),
             };
             let value = codec_model_info {
@@ -267,11 +268,11 @@ pub unsafe extern "C" fn codec_model_delay(model: *const codec_model, samples: *
             let out = args.output(samples, 1, "samples")?;
             args.disjoint()?;
             let info = shared.0.model.info()?;
-            let Some(milliseconds) = info.delay_ms else {
+            let Some(delay) = info.delay_samples else {
                 let text = format!("{} needs whole signals or segments: its delay depends on them", info.name);
                 return Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text));
             };
-            out.fill(&[milliseconds / 1000.0 * f64::from(info.sample_rate)], "samples")
+            out.fill(&[delay], "samples")
         })
     }
 }

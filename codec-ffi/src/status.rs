@@ -107,12 +107,16 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::ModelFile(ModelFileError::Io { .. }) => CODEC_ERROR_IO,
-            Error::ModelFile(_) => CODEC_ERROR_MODEL,
+            Error::ModelFile(ModelFileError::Io { .. }) | Error::Io { .. } => CODEC_ERROR_IO,
+            Error::ModelFile(_) | Error::Image(_) => CODEC_ERROR_MODEL,
             Error::Build(e) => return e.clone().into(),
             Error::Run(e) => return (*e).into(),
             Error::Memory { .. } | Error::SignalMemory { .. } => CODEC_ERROR_MEMORY,
-            Error::Codes(_) | Error::Length { .. } => CODEC_ERROR_CODES,
+            Error::CodesPerFrame { .. }
+            | Error::Segment { .. }
+            | Error::NoSegment { .. }
+            | Error::Segments { .. }
+            | Error::Length { .. } => CODEC_ERROR_CODES,
             Error::Isa(_) => CODEC_ERROR_UNSUPPORTED,
             Error::Threads(_) => CODEC_ERROR_THREADS,
             _ => CODEC_ERROR_INTERNAL,

@@ -5,7 +5,7 @@ mod support;
 use std::{ffi::c_void, ptr};
 
 use codec_ffi::{codec_status::*, *};
-use support::{Model, models, signal, sized, text};
+use support::{Model, models, models::signal, sized, text};
 
 /// A coder of each kind.
 struct Bench {
@@ -60,7 +60,7 @@ fn off<T>(ptr: *const T) -> *mut T {
 fn a_null_or_misaligned_pointer_is_an_error() {
     let b = Bench::new();
     let (pcm, mut codes, mut out, mut n) = ([0.0f32; 400], [0u16; 3000], [0.0f32; 9000], 0usize);
-    let (none, c, o, p) = (ptr::null_mut(), codes.as_mut_ptr(), out.as_mut_ptr(), pcm.as_ptr());
+    let (none, c, o, p) = (ptr::null_mut::<u32>(), codes.as_mut_ptr(), out.as_mut_ptr(), pcm.as_ptr());
     let n: *mut usize = &mut n;
     // SAFETY: every pointer is null, misaligned, or valid for its length.
     unsafe {
@@ -100,7 +100,7 @@ fn a_null_or_misaligned_pointer_is_an_error() {
             assert_eq!(codec_nac_reader_get_info(b.reader, bad!(&sized!(codec_nac_info {}))), status);
             assert_eq!(codec_model_get_info(b.model.0, bad!(&sized!(codec_model_info {}))), status);
             assert_eq!(codec_model_codebook_sizes(b.model.0, bad!(&0), 3, n), status);
-            assert_eq!(codec_model_codebook_sizes(b.model.0, none.cast(), 0, bad!(n)), status);
+            assert_eq!(codec_model_codebook_sizes(b.model.0, none, 0, bad!(n)), status);
             assert_eq!(codec_model_delay(b.model.0, bad!(&0.0)), status);
             let io = sized!(codec_io {});
             assert_eq!(codec_nac_writer_create_io(b.model.0, bad!(&io), ptr::null(), &mut ptr::null_mut()), status);

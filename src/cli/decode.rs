@@ -1,5 +1,6 @@
 use std::{
     io::{BufWriter, Write},
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +14,7 @@ use codec::{
 
 use super::{
     Failure, Global, batch,
-    model::ModelArgs,
+    model::{Books, ModelArgs},
     output::{Output, check_free},
     progress::Progress,
     report::{FileReport, Lost, Report},
@@ -39,9 +40,16 @@ pub struct Args {
     /// Codes a frame of a flat or tree .npy file, which does not say it; all that the model has by default
     #[arg(long, short = 'n', value_name = "N", help_heading = "Shape of the tokens")]
     codebooks: Option<usize>,
+    /// Decode only codebooks A to B-1 of a frame: `0..1` the semantic one of Mimi, `1..8` the acoustic ones. A file
+    /// that does not say which codebooks it has has these, if it has so many, and otherwise the first
+    #[arg(long, value_name = "A..B")]
+    books: Option<Books>,
     /// How samples are stored
     #[arg(long, value_name = "FORMAT", default_value = "i16")]
     sample_format: Format,
+    /// Add the noise that SNAC's decoder was trained with; the same seed gives the same samples. None by default
+    #[arg(long, value_name = "SEED")]
+    noise_seed: Option<u64>,
     /// Decode what is left of a damaged .nac file, with silence in place of what is lost
     #[arg(long)]
     salvage: bool,
@@ -87,11 +95,22 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let quantizer = model.decoder_plan().map_err(|e| Failure::engine(path, e))?.quantizer();
     let codebooks = args.codebooks.unwrap_or(quantizer.codebooks());
     quantizer.check_codebooks(0, codebooks).map_err(|e| Failure::engine(path, e.into()))?;
-    let known = Known { shape: args.shape.shape()?, levels: levels(&model, codebooks)? };
+    let books = args.books.map(|Books(range)| range);
+    let mut part = Vec::new();
+    if let Some(range) = &books {
+        quantizer.check_codebooks(range.start, range.len()).map_err(|e| Failure::engine(path, e.into()))?;
+        part = levels(&model, range.clone())?;
+    }
+    let whole = match &books {
+        Some(range) if args.codebooks == Some(range.len()) => part.clone(),
+        _ => levels(&model, 0..codebooks)?,
+    };
+    let known = Known { shape: args.shape.shape()?, levels: whole, part };
     let job = Job {
         model: &model,
         known,
-        options: args.model.options(global, None, 1),
+        books,
+        options: Options { noise_seed: args.noise_seed, ..args.model.options(global, None, 1) },
         format: args.sample_format.into(),
         salvage: args.salvage,
         force: args.force,
@@ -119,11 +138,12 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The levels of the model's first codes.
-fn levels(model: &Model, codebooks: usize) -> Result<Vec<CodeGroup>, Failure> {
+/// The levels of some of the model's codes.
+fn levels(model: &Model, books: Range<usize>) -> Result<Vec<CodeGroup>, Failure> {
     let failed = |e| Failure::engine(Path::new(&model.spec().name), e);
     let quantizer = model.quantizer().map_err(failed)?;
-    CodeGroup::of(quantizer, 0, codebooks).map_err(|e| Failure::tokens(Path::new(&model.spec().name), e.into()))
+    CodeGroup::of(quantizer, books.start, books.len())
+        .map_err(|e| Failure::tokens(Path::new(&model.spec().name), e.into()))
 }
 
 /// Rate and size of each code of a frame.
@@ -135,6 +155,8 @@ fn codes_of(levels: &[CodeGroup]) -> Vec<(u16, u32)> {
 struct Job<'a> {
     model: &'a Model,
     known: Known,
+    /// The codebooks asked for.
+    books: Option<Range<usize>>,
     options: Options,
     format: SampleFormat,
     salvage: bool,
@@ -153,7 +175,7 @@ impl Job<'_> {
         }
         let mut reader = tokens::open_with(input, self.salvage, &self.known).map_err(|e| Failure::tokens(input, e))?;
         let stream = reader.info().clone();
-        self.check(input, &stream)?;
+        let books = self.check(input, &stream)?;
         let spec = self.model.spec();
         let own;
         let progress = match progress {
@@ -167,7 +189,7 @@ impl Job<'_> {
         let mut report = FileReport {
             input: input.to_owned(),
             output: output.map_or_else(|| "-".into(), Path::to_owned),
-            codebooks: stream.codebooks,
+            codebooks: books.decoded.len(),
             bytes: std::fs::metadata(input).map_err(|e| Failure::read(input, &e))?.len(),
             ..FileReport::default()
         };
@@ -177,7 +199,7 @@ impl Job<'_> {
                 let out = BufWriter::new(target.file()?);
                 let writer = WavWriter::new(out, self.format, spec.sample_rate, spec.channels as u16, None);
                 let mut wav = writer.map_err(|e| Failure::write(name, &e))?;
-                self.signal(input, name, reader.as_mut(), &mut wav, &mut report, progress)?;
+                self.signal(input, name, &books, reader.as_mut(), &mut wav, &mut report, progress)?;
                 let (out, written) = wav.finish_file().map_err(|e| Failure::write(name, &e))?;
                 drop(out);
                 target.commit()?;
@@ -185,13 +207,15 @@ impl Job<'_> {
             }
             None => {
                 let length = stream.samples.or(match spec.framing {
-                    Framing::Stream => stream.frames.map(|f| f.saturating_mul(spec.hop.into())),
+                    Framing::Stream | Framing::Windows { .. } => {
+                        stream.frames.map(|f| f.saturating_mul(spec.hop.into()))
+                    }
                     Framing::Segments { .. } => None,
                 });
                 let out = BufWriter::new(std::io::stdout());
                 let writer = WavWriter::new(out, self.format, spec.sample_rate, spec.channels as u16, length);
                 let mut wav = writer.map_err(|e| Failure::write(name, &e))?;
-                self.signal(input, name, reader.as_mut(), &mut wav, &mut report, progress)?;
+                self.signal(input, name, &books, reader.as_mut(), &mut wav, &mut report, progress)?;
                 wav.finish_stream().map_err(|e| Failure::write(name, &e))?.1
             }
         };
@@ -202,8 +226,8 @@ impl Job<'_> {
         Ok(report)
     }
 
-    /// Whether the model made these codes, as far as the file tells.
-    fn check(&self, input: &Path, stream: &StreamInfo) -> Result<(), Failure> {
+    /// Whether the model made these codes, as far as the file tells, and which of them are decoded.
+    fn check(&self, input: &Path, stream: &StreamInfo) -> Result<Chosen, Failure> {
         let spec = self.model.spec();
         let model = self.model.fingerprint();
         if let Some(file) = stream.fingerprint.filter(|&f| f != model.0) {
@@ -217,8 +241,16 @@ impl Job<'_> {
                 "give the model that made it; `codec info` prints a model's fingerprint",
             ));
         }
-        let own = levels(self.model, stream.codebooks)?;
-        if !stream.levels.is_empty() && codes_of(&stream.levels) != codes_of(&own) {
+        let first = match (stream.levels.first(), &self.books) {
+            (Some(level), _) => first_code(&levels(self.model, 0..usize::MAX)?, level.first_book),
+            (None, Some(asked)) if asked.len() == stream.codebooks => asked.start,
+            (None, _) => 0,
+        };
+        let file = first..first.saturating_add(stream.codebooks);
+        let own = levels(self.model, file.clone())?;
+        let book = |levels: &[CodeGroup]| levels.first().map(|level| level.first_book);
+        let same = codes_of(&stream.levels) == codes_of(&own) && book(&stream.levels) == book(&own);
+        if !stream.levels.is_empty() && !same {
             return Err(Failure::new(
                 format_args!(
                     "{}: the levels of its codes are {}, and those of the model ({}) are {}",
@@ -238,13 +270,29 @@ impl Job<'_> {
                 "give the model that made it; a model with segments needs .nac, .safetensors or .jsonl",
             ));
         }
-        Ok(())
+        let decoded = self.books.clone().unwrap_or_else(|| file.clone());
+        if decoded.start < file.start || decoded.end > file.end {
+            return Err(Failure::new(
+                format_args!(
+                    "{}: codebooks {} to {} are asked for, and it has {} to {}",
+                    input.display(),
+                    decoded.start,
+                    decoded.end - 1,
+                    file.start,
+                    file.end.saturating_sub(1)
+                ),
+                "give --books A..B with codebooks that the file has, or encode the others too",
+            ));
+        }
+        Ok(Chosen { column: decoded.start - file.start, width: stream.codebooks, decoded })
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn signal<W: Write>(
         &self,
         input: &Path,
         name: &Path,
+        books: &Chosen,
         reader: &mut dyn TokenReader,
         wav: &mut WavWriter<W>,
         report: &mut FileReport,
@@ -252,10 +300,12 @@ impl Job<'_> {
     ) -> Result<(), Failure> {
         let spec = self.model.spec();
         let channels = spec.channels as usize;
-        let options = Options { codebooks: Some(reader.info().codebooks), ..self.options.clone() };
+        let Chosen { ref decoded, .. } = *books;
+        let options = Options { first_codebook: decoded.start, codebooks: Some(decoded.len()), ..self.options.clone() };
         let engine = |e| Failure::engine(input, e);
         let mut decoder = self.model.decoder(&options).map_err(engine)?;
         let sizes = self.model.decoder_plan().map_err(engine)?.quantizer().sizes();
+        let sizes = sizes.get(decoded.clone()).unwrap_or_default();
         // What the last hop was filled up with is held back until the exact length is known.
         let slack = self.model.slack();
         let mut out = Exact { wav, channels, held: Vec::new(), hold: slack as usize * channels, samples: 0 };
@@ -267,7 +317,8 @@ impl Job<'_> {
             match step {
                 Step::Frames => {
                     let before = out.held.len();
-                    check_range(&codes, sizes, frames).map_err(engine)?;
+                    books.narrow(&mut codes);
+                    check_range(&codes, decoded.start, sizes, frames).map_err(engine)?;
                     decoder.push(&codes, &mut out.held).map_err(engine)?;
                     let new = (out.held.len() - before) / channels;
                     frames += codes.frames() as u64;
@@ -349,13 +400,52 @@ impl Job<'_> {
     fn samples_of(&self, frames: u64) -> u64 {
         let spec = self.model.spec();
         match spec.framing {
-            Framing::Stream => frames.saturating_mul(spec.hop.into()),
+            Framing::Stream | Framing::Windows { .. } => frames.saturating_mul(spec.hop.into()),
             Framing::Segments { length, stride, .. } => {
                 let segment = u64::from(length.div_ceil(spec.hop.max(1))).max(1);
                 (u128::from(frames) * u128::from(stride) / u128::from(segment)) as u64
             }
         }
     }
+}
+
+/// Which codes of a file's frames are decoded.
+struct Chosen {
+    /// In the model's frame.
+    decoded: Range<usize>,
+    /// The first of them in the file's frame, and codes of that.
+    column: usize,
+    width: usize,
+}
+
+impl Chosen {
+    /// Leaves the codes that are decoded.
+    fn narrow(&self, codes: &mut Codes) {
+        let kept = self.column..self.column + self.decoded.len();
+        if kept.len() == self.width {
+            return;
+        }
+        let mut column = 0;
+        codes.data.retain(|_| {
+            let keep = kept.contains(&column);
+            column = (column + 1) % self.width;
+            keep
+        });
+        codes.codebooks = kept.len();
+    }
+}
+
+/// The code of a frame at which a codebook begins; one past the last if there is no such codebook.
+fn first_code(levels: &[CodeGroup], book: u16) -> usize {
+    let mut code = 0;
+    for level in levels {
+        let within = usize::from(book.saturating_sub(level.first_book));
+        if book >= level.first_book && within < usize::from(level.books) {
+            return code + within * usize::from(level.steps);
+        }
+        code += level.codes();
+    }
+    code
 }
 
 /// Frames and samples since the decoder was reset.
@@ -427,12 +517,12 @@ fn audio(path: &Path, error: AudioError) -> Failure {
 }
 
 /// The first code that its codebook does not have, with its frame counted from the start of the file.
-fn check_range(codes: &Codes, sizes: &[u32], frames: u64) -> Result<(), Error> {
+fn check_range(codes: &Codes, first: usize, sizes: &[u32], frames: u64) -> Result<(), Error> {
     for (i, frame) in codes.data.chunks_exact(codes.codebooks.max(1)).enumerate() {
         for (codebook, (&code, &size)) in frame.iter().zip(sizes).enumerate() {
             if u32::from(code) >= size {
                 let frame = frames.saturating_add(i as u64) as usize;
-                return Err(RunError::CodeOutOfRange { frame, codebook, code, size }.into());
+                return Err(RunError::CodeOutOfRange { frame, codebook: first + codebook, code, size }.into());
             }
         }
     }

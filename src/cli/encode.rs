@@ -17,7 +17,7 @@ use codec::{
 
 use super::{
     Failure, Global, batch,
-    model::{ModelArgs, codebooks_of_bandwidth},
+    model::{Books, ModelArgs, codebooks_of_bandwidth},
     output::{Output, check_free},
     progress::Progress,
     report::{FileReport, Report},
@@ -40,6 +40,9 @@ pub struct Args {
     /// Codebooks to use; all by default
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "bandwidth")]
     codebooks: Option<usize>,
+    /// Only codebooks A to B-1 of a frame; those before A are searched and left out
+    #[arg(long, value_name = "A..B", conflicts_with_all = ["codebooks", "bandwidth"])]
+    books: Option<Books>,
     /// Bitrate instead of a number of codebooks
     #[arg(long, short, value_name = "KBPS")]
     bandwidth: Option<f64>,
@@ -100,18 +103,20 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let bitrates = model.bitrates().map_err(|e| Failure::engine(path, e))?;
     let sizes = model.quantizer().map_err(|e| Failure::engine(path, e))?.sizes();
     let choices: Vec<usize> = bitrates.iter().map(|b| b.codebooks).collect();
-    let codebooks = match (args.codebooks, args.bandwidth) {
-        (Some(n), _) => n,
-        (None, Some(kbps)) => codebooks_of_bandwidth(&bitrates, sizes.len(), kbps)?,
-        (None, None) => sizes.len(),
+    let (first, end) = match (&args.books, args.codebooks, args.bandwidth) {
+        (Some(Books(range)), ..) => (range.start, range.end),
+        (None, Some(n), _) => (0, n),
+        (None, None, Some(kbps)) => (0, codebooks_of_bandwidth(&bitrates, sizes.len(), kbps)?),
+        (None, None, None) => (0, sizes.len()),
     };
-    if codebooks == 0 || codebooks > sizes.len() {
+    if end == 0 || end > sizes.len() {
         return Err(Failure::new(
-            format_args!("{codebooks} codebooks asked for; the model has 1 to {}", sizes.len()),
+            format_args!("{end} codebooks asked for; the model has 1 to {}", sizes.len()),
             format_args!("its publisher offers {choices:?}"),
         ));
     }
-    let levels = CodeGroup::of(model.quantizer().map_err(|e| Failure::engine(path, e))?, 0, codebooks);
+    let codebooks = end - first;
+    let levels = CodeGroup::of(model.quantizer().map_err(|e| Failure::engine(path, e))?, first, codebooks);
     let levels = levels.map_err(|e| Failure::tokens(path, e.into()))?;
     let stream = StreamInfo {
         fingerprint: Some(model.fingerprint().0),
@@ -126,7 +131,11 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         samples: None,
     };
     let merged_books = args.merge_books;
-    let options = Options { merged_books, ..args.model.options(global, Some(codebooks), args.beam.into()) };
+    let options = Options {
+        merged_books,
+        first_codebook: first,
+        ..args.model.options(global, Some(codebooks), args.beam.into())
+    };
     // Whatever is wrong with the options is wrong before the first file.
     model.encoder(&options).map_err(|e| Failure::engine(path, e))?;
     check_shape(&stream, args.output.as_deref(), args.format.into())?;

@@ -1,6 +1,10 @@
 //! The options that name a model and how to run it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use codec::{Bitrate, Model, Options};
 
@@ -49,12 +53,31 @@ impl ModelArgs {
     pub fn options(&self, global: &Global, codebooks: Option<usize>, beam: usize) -> Options {
         Options {
             codebooks,
+            first_codebook: 0,
             beam,
             merged_books: 0,
+            noise_seed: None,
             threads: self.thread_count(),
             max_memory: self.max_memory.saturating_mul(1 << 20),
             isa: global.isa.map_or_else(codec::core::kernel::Isa::detect, Into::into),
         }
+    }
+}
+
+/// Neighbouring codes of a frame, `A..B` without B.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Books(pub Range<usize>);
+
+impl FromStr for Books {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (first, end) =
+            text.split_once("..").ok_or("codebooks are given as A..B, `1..8` for all of 8 but the first")?;
+        let number =
+            |text: &str| text.trim().parse::<usize>().map_err(|_| "A and B of A..B are whole numbers from 0 on");
+        let range = number(first)?..number(end)?;
+        if range.is_empty() { Err("A..B goes up to B - 1, so B is more than A") } else { Ok(Self(range)) }
     }
 }
 

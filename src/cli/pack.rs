@@ -4,7 +4,12 @@ use std::{
     process::ExitCode,
 };
 
-use codec::{Model, PackOptions, Parts, core::weights::Precision};
+use clap::ValueEnum;
+use codec::{
+    Comparison, Model, Options, PackOptions, PackParts,
+    audio::{Allow, AudioReader, Conform},
+    core::weights::Precision,
+};
 use serde_json::json;
 
 use super::{Failure, Global, output::Output, report};
@@ -16,9 +21,6 @@ pub struct Args {
     /// Image to write
     #[arg(long, short, value_name = "IMAGE.bin")]
     output: Option<PathBuf>,
-    /// Precision of the networks' weights, instead of the model file's. It makes other tokens and samples
-    #[arg(long, value_enum, value_name = "TYPE")]
-    dtype: Option<PackedType>,
     /// Leave the encoder out
     #[arg(long, conflicts_with = "encoder_only")]
     decoder_only: bool,
@@ -28,6 +30,13 @@ pub struct Args {
     /// Frames of one step where the image runs without a heap
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     frames: u32,
+    /// How the networks' weights are held; codebooks stay in f32
+    #[arg(long, value_enum, default_value_t = Held::F32, value_name = "TYPE")]
+    dtype: Held,
+    /// Code these files with the weights as they are and as they are packed, and print the signal-to-noise ratio of every
+    /// layer's output
+    #[arg(long, num_args = 1.., value_name = "AUDIO")]
+    compare: Vec<PathBuf>,
     /// Also write the image as a Rust source file, for firmware without a file system
     #[arg(long, value_name = "FILE.rs")]
     rust: Option<PathBuf>,
@@ -39,14 +48,6 @@ pub struct Args {
     force: bool,
 }
 
-/// What weights are packed in.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum PackedType {
-    F32,
-    F16,
-    I8,
-}
-
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     if args.output.is_none() && args.rust.is_none() && args.c.is_none() {
         return Err(Failure::usage("nothing to write", "give -o IMAGE.bin, --rust FILE.rs or --c FILE.c"));
@@ -56,21 +57,16 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     let outputs: Vec<_> = outputs
         .map(|(path, form)| Ok((path, form, Output::create(path, args.force)?)))
         .collect::<Result<_, Failure>>()?;
-    let model = Model::load(&args.model).map_err(|e| Failure::engine(&args.model, e))?;
-    let model = match args.dtype {
-        Some(_) if Model::is_image(&args.model) => {
-            let text = format!("{} is an image, whose weights are packed already", args.model.display());
-            return Err(Failure::usage(text, "give the model file that it was packed from"));
-        }
-        Some(PackedType::F32) => model.with_precision(Precision::F32),
-        Some(PackedType::F16) => model.with_precision(Precision::F16),
-        Some(PackedType::I8) => model.with_precision(Precision::I8),
-        None => model,
-    };
+    let load = || Model::load(&args.model).map_err(|e| Failure::engine(&args.model, e));
+    let model = load()?.with_precision(args.dtype.into());
+    if model.is_packed() {
+        let text = format!("{} is packed already", args.model.display());
+        return Err(Failure::new(text, "give the model file that it was made of"));
+    }
     let parts = match (args.decoder_only, args.encoder_only) {
-        (true, _) => Parts::Decoder,
-        (_, true) => Parts::Encoder,
-        _ => Parts::All,
+        (true, _) => PackParts::Decoder,
+        (_, true) => PackParts::Encoder,
+        _ => PackParts::All,
     };
     let image = model.pack(&PackOptions { parts, frames: args.frames }).map_err(|e| Failure::engine(&args.model, e))?;
     for (path, form, output) in outputs {
@@ -79,8 +75,23 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
         drop(out);
         output.commit()?;
     }
+    let mut comparisons = Vec::new();
+    if !args.compare.is_empty() {
+        let full = load()?;
+        for path in &args.compare {
+            comparisons.push(compare(&full, &model, path, global)?);
+        }
+    }
+    // Words are smaller on a 32-bit machine, and so is the state.
+    let frames = args.frames as usize;
+    let encoder = model.encoder_plan().ok().filter(|_| !args.decoder_only).map(|e| e.state_bytes(frames, 1, 0));
+    let decoder = model.decoder_plan().ok().filter(|_| !args.encoder_only).map(|d| d.state_bytes(frames));
     if global.json {
         report::print_json(&json!({
+            "encoder_state_bytes": encoder,
+            "decoder_state_bytes": decoder,
+            "dtype": args.dtype.to_possible_value().map(|v| v.get_name().to_owned()),
+            "comparisons": comparisons,
             "bytes": image.len(),
             "fingerprint": model.fingerprint().to_string(),
             "frames": args.frames,
@@ -88,8 +99,73 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     } else if !global.quiet {
         let name = &model.spec().name;
         report::say(&format!("{name}: {} bytes, fingerprint {}", image.len(), model.fingerprint()));
+        for (part, bytes) in [("encoder", encoder), ("decoder", decoder)] {
+            if let Some(bytes) = bytes {
+                report::say(&format!("  {part}: {bytes} bytes of state for steps of {frames} frames"));
+            }
+        }
+        for (path, found) in args.compare.iter().zip(&comparisons) {
+            print(path, found);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The types that packed weights can be held in.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Held {
+    /// As the model file has them: f32, and what it stores as f16 in f16
+    F32,
+    /// Half precision, rounded to nearest
+    F16,
+    /// 8-bit integers with a scale for each output channel; LSTMs in half precision
+    I8,
+}
+
+impl From<Held> for Precision {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::F32 => Self::F32,
+            Held::F16 => Self::F16,
+            Held::I8 => Self::I8,
+        }
+    }
+}
+
+fn compare(full: &Model, packed: &Model, path: &Path, global: &Global) -> Result<Comparison, Failure> {
+    let audio = |e| Failure::audio(path, e);
+    let spec = full.spec();
+    let mut reader = AudioReader::open(path).map_err(audio)?;
+    let info = reader.info();
+    let (from, to) = ((info.sample_rate, info.channels), (spec.sample_rate, spec.channels as usize));
+    let mut conform = Conform::new(from, to, Allow { resample: true, downmix: true, upmix: true }).map_err(audio)?;
+    let mut pcm = Vec::new();
+    while let Some(block) = reader.next_block().map_err(audio)? {
+        conform.push(block, &mut pcm);
+    }
+    conform.finish(&mut pcm);
+    let options = Options {
+        threads: 0,
+        isa: global.isa.map_or_else(codec::core::kernel::Isa::detect, Into::into),
+        ..Options::default()
+    };
+    full.compare(packed, &pcm, &options).map_err(|e| Failure::engine(path, e))
+}
+
+fn print(path: &Path, found: &Comparison) {
+    let db = |snr: Option<f64>| snr.map_or("equal".to_owned(), |db| format!("{db:.1} dB"));
+    report::say(&format!("{}, {:.1} s", path.display(), found.seconds));
+    for (part, layers) in [("encoder", &found.encoder), ("decoder", &found.decoder)] {
+        for layer in layers {
+            report::say(&format!("  {part}: {:>9}  {} {}", db(layer.snr_db), layer.kind, layer.name));
+        }
+    }
+    if let Some(equal) = found.equal_codes {
+        report::say(&format!("  codes that stay: {:.2} %", 100.0 * equal));
+    }
+    if !found.decoder.is_empty() {
+        report::say(&format!("  decoded: {}", db(found.samples_snr_db)));
+    }
 }
 
 /// What an image is written as.
@@ -120,7 +196,7 @@ impl Form {
                 writeln!(out, "\");")
             }
             Self::C => {
-                let name = name(path).to_lowercase();
+                let name = format!("codec_{}", name(path).to_lowercase());
                 writeln!(out, "/* A model image, made by `codec pack`. */\n#include <stddef.h>\n")?;
                 writeln!(out, "const size_t {name}_len = {};", image.len())?;
                 write!(out, "_Alignas(64) const unsigned char {name}[{}] = {{", image.len())?;

@@ -3,28 +3,25 @@
 use codec_core::spec::Framing;
 
 use super::{
-    System,
+    ModelParts, System,
     seanet::{Config, Seanet},
 };
 use crate::checkpoint::Checkpoint;
 
-macro_rules! system {
-    ($name:literal, $hint:literal) => {
-        System {
-            name: $name,
-            hint: $hint,
-            matches: |checkpoint: &Checkpoint, name| config(name).matches(checkpoint),
-            import: |checkpoint, name| config(name).import(name, checkpoint, |_| false),
-        }
-    };
+systems! {
+    ("academicodec-encodec-16k-320d", "16k"),
+    ("academicodec-encodec-24k-240d", "encodec_24k"),
+    ("academicodec-encodec-24k-32d", "32d"),
+    ("soundstream-24k-240d", "soundstream"),
 }
 
-pub(super) const SYSTEMS: &[System] = &[
-    system!("academicodec-encodec-16k-320d", "16k"),
-    system!("academicodec-encodec-24k-240d", "encodec_24k"),
-    system!("academicodec-encodec-24k-32d", "32d"),
-    system!("soundstream-24k-240d", "soundstream"),
-];
+fn matches(checkpoint: &Checkpoint, name: &str) -> bool {
+    config(name).matches(checkpoint)
+}
+
+fn import(checkpoint: &Checkpoint, name: &str) -> ModelParts {
+    config(name).import(name, checkpoint, |_| false)
+}
 
 fn config(name: &str) -> Config {
     let (sample_rate, ratios) = match name {

@@ -16,23 +16,20 @@ const DECODER_WIDTH: u32 = 1536;
 const CODEBOOK_SIZE: u32 = 1024;
 const CODEBOOK_DIM: u32 = 8;
 
-macro_rules! system {
-    ($name:literal, $hint:literal) => {
-        System {
-            name: $name,
-            hint: $hint,
-            matches: |checkpoint: &Checkpoint, name| config(name).matches(checkpoint),
-            import: |checkpoint, name| config(name).import(name, checkpoint),
-        }
-    };
+systems! {
+    ("dac-16khz", "16khz"),
+    ("dac-24khz", "24khz"),
+    ("dac-44khz", "44khz"),
+    ("dac-44khz-16kbps", "16kbps"),
 }
 
-pub(super) const SYSTEMS: &[System] = &[
-    system!("dac-16khz", "16khz"),
-    system!("dac-24khz", "24khz"),
-    system!("dac-44khz", "44khz"),
-    system!("dac-44khz-16kbps", "16kbps"),
-];
+fn matches(checkpoint: &Checkpoint, name: &str) -> bool {
+    config(name).matches(checkpoint)
+}
+
+fn import(checkpoint: &Checkpoint, name: &str) -> ModelParts {
+    config(name).import(name, checkpoint)
+}
 
 struct Config {
     sample_rate: u32,
@@ -176,19 +173,8 @@ impl Config {
         for (stage, rate) in self.rates.iter().rev().enumerate() {
             let (name, width) = (format!("decoder.stage{stage}"), DECODER_WIDTH >> stage);
             layers.push(snake(&format!("{name}.snake")));
-            layers.push(Layer::ConvTranspose(ConvTranspose {
-                name: format!("{name}.up"),
-                input: width,
-                output: width / 2,
-                kernel: 2 * rate,
-                stride: *rate,
-                groups: 1,
-                bias: true,
-                trim_left: rate.div_ceil(2),
-                // An odd stride loses a row here; the published models have no output padding.
-                trim_right: rate.div_ceil(2) as i32,
-                blocks: None,
-            }));
+            // An odd stride loses a row here; the published models have no output padding.
+            layers.push(up(&name, width, *rate, 0));
             layers.extend(units(&name, width / 2));
         }
         layers.push(snake("decoder.snake"));
@@ -262,6 +248,22 @@ pub(super) fn snake(name: &str) -> Layer {
 fn conv(name: &str, input: u32, output: u32, kernel: u32, dilation: u32) -> Layer {
     let padding = same((kernel - 1) * dilation / 2);
     Layer::Conv(Conv { kernel, dilation, padding, ..plain_conv(name, input, output) })
+}
+
+/// A stage's step to half the channels and `rate` times the rows.
+pub(super) fn up(stage: &str, width: u32, rate: u32, output_padding: u32) -> Layer {
+    Layer::ConvTranspose(ConvTranspose {
+        name: format!("{stage}.up"),
+        input: width,
+        output: width / 2,
+        kernel: 2 * rate,
+        stride: rate,
+        groups: 1,
+        bias: true,
+        trim_left: rate.div_ceil(2),
+        trim_right: rate.div_ceil(2) as i32 - output_padding as i32,
+        blocks: None,
+    })
 }
 
 pub(super) fn plain_conv(name: &str, input: u32, output: u32) -> Conv {

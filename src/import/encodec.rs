@@ -11,20 +11,14 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 
-macro_rules! system {
-    ($name:literal, $hint:literal) => {
-        System { name: $name, hint: $hint, matches, import }
-    };
-}
-
-pub(super) const SYSTEMS: &[System] = &[
-    system!("encodec-24khz", "24khz"),
-    system!("encodec-48khz", "48khz"),
-    system!("encodec-32khz", "32khz"),
-    system!("audiogen-16khz", "audiogen"),
+systems! {
+    ("encodec-24khz", "24khz"),
+    ("encodec-48khz", "48khz"),
+    ("encodec-32khz", "32khz"),
+    ("audiogen-16khz", "audiogen"),
     // Any of the family, by its own configuration.
-    system!("encodec", "encodec"),
-];
+    ("encodec", "encodec"),
+}
 
 fn published(name: &str) -> Option<Config> {
     Some(match name {

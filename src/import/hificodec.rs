@@ -22,22 +22,19 @@ const SLOPE: f32 = 0.1;
 /// The encoder's last activation was left at its framework's default.
 const LAST_SLOPE: f32 = 0.01;
 
-macro_rules! system {
-    ($name:literal, $hint:literal) => {
-        System {
-            name: $name,
-            hint: $hint,
-            matches: |checkpoint: &Checkpoint, name| config(name).matches(checkpoint),
-            import: |checkpoint, name| config(name).import(name, checkpoint),
-        }
-    };
+systems! {
+    ("hificodec-16k-320d", "16k"),
+    ("hificodec-24k-240d", "240d"),
+    ("hificodec-24k-320d", "24k"),
 }
 
-pub(super) const SYSTEMS: &[System] = &[
-    system!("hificodec-16k-320d", "16k"),
-    system!("hificodec-24k-240d", "240d"),
-    system!("hificodec-24k-320d", "24k"),
-];
+fn matches(checkpoint: &Checkpoint, name: &str) -> bool {
+    config(name).matches(checkpoint)
+}
+
+fn import(checkpoint: &Checkpoint, name: &str) -> ModelParts {
+    config(name).import(name, checkpoint)
+}
 
 struct Config {
     sample_rate: u32,

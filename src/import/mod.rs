@@ -3,6 +3,13 @@
 //! Each family of systems has a file here. It recognises its checkpoints by tensor names and shapes, builds the
 //! spec as a value, and says how the publisher named each layer; folding, checking and listing is shared.
 
+/// A module's `SYSTEMS`, which share its functions `matches` and `import`: name and hint of each.
+macro_rules! systems {
+    ($(($name:literal, $hint:literal)),+ $(,)?) => {
+        pub(super) const SYSTEMS: &[System] = &[$(System { name: $name, hint: $hint, matches, import }),+];
+    };
+}
+
 mod academicodec;
 mod dac;
 mod encodec;

@@ -81,7 +81,8 @@ fn spec(name: &str, layers: u32) -> CodecSpec {
         channels: 1,
         hop: 4 * mel.hop,
         latent: WIDTH,
-        framing: Framing::Stream,
+        // The package's windows of 30 s, of which two share 4 s.
+        framing: Framing::Windows { length: 30 * mel.sample_rate, stride: 26 * mel.sample_rate },
         codebook_choices: vec![1],
         encoder: Some(encoder),
         quantizer: Quantizer::Fsq(Fsq {

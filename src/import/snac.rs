@@ -2,32 +2,26 @@
 //! levels of different rates.
 
 use codec_core::spec::{
-    Activation, Attention, AttentionBias, CodecSpec, Conv, ConvTranspose, Framing, Layer, Linear, Metric, Noise,
-    Pairing, Quantizer, ResidualRounding, Rotary, SPEC_VERSION, Span, Vq,
+    Activation, Attention, AttentionBias, CodecSpec, Conv, Framing, Layer, Linear, Metric, Noise, Pairing, Quantizer,
+    ResidualRounding, Rotary, SPEC_VERSION, Span, Vq,
 };
 
 use super::{
     ImportError, ModelParts, System,
-    dac::{plain_conv, same, snake},
+    dac::{plain_conv, same, snake, up},
     names::{NameMap, Recipe, Source},
     stated::{Fields, unsupported},
     transformer::{layer_norm, residual},
 };
 use crate::checkpoint::Checkpoint;
 
-macro_rules! system {
-    ($name:literal, $hint:literal) => {
-        System { name: $name, hint: $hint, matches, import }
-    };
-}
-
-pub(super) const SYSTEMS: &[System] = &[
-    system!("snac-24khz", "24khz"),
-    system!("snac-32khz", "32khz"),
-    system!("snac-44khz", "44khz"),
+systems! {
+    ("snac-24khz", "24khz"),
+    ("snac-32khz", "32khz"),
+    ("snac-44khz", "44khz"),
     // Any of the family, by its own configuration.
-    system!("snac", "snac"),
-];
+    ("snac", "snac"),
+}
 
 const HEAD_DIM: u32 = 64;
 const DILATIONS: [u32; 3] = [1, 3, 9];
@@ -270,19 +264,8 @@ impl Config {
         for (stage, rate) in self.decoder_rates.iter().enumerate() {
             let (name, width) = (format!("decoder.stage{stage}"), width >> stage);
             layers.push(snake(&format!("{name}.snake")));
-            layers.push(Layer::ConvTranspose(ConvTranspose {
-                name: format!("{name}.up"),
-                input: width,
-                output: width / 2,
-                kernel: 2 * rate,
-                stride: *rate,
-                groups: 1,
-                bias: true,
-                trim_left: rate.div_ceil(2),
-                // Output padding: an odd stride loses no row here.
-                trim_right: rate.div_ceil(2) as i32 - (rate % 2) as i32,
-                blocks: None,
-            }));
+            // Output padding: an odd stride loses no row here.
+            layers.push(up(&name, width, *rate, rate % 2));
             if self.noise {
                 let (name, index) = (format!("{name}.noise"), stage as u32);
                 layers.push(Layer::Noise(Noise { name, channels: width / 2, index, seed: None }));

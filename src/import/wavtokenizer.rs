@@ -14,13 +14,10 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 
-macro_rules! system {
-    ($name:literal, $hint:literal) => {
-        System { name: $name, hint: $hint, matches, import }
-    };
+systems! {
+    ("wavtokenizer-40", "frame40"),
+    ("wavtokenizer-75", "frame75"),
 }
-
-pub(super) const SYSTEMS: &[System] = &[system!("wavtokenizer-40", "frame40"), system!("wavtokenizer-75", "frame75")];
 
 const PREFIX: &str = "feature_extractor.encodec.";
 const EPSILON: f32 = 1e-6;

@@ -163,6 +163,8 @@ pub struct Known {
     /// The levels of a frame's codes, for a file that has another shape than the plain grid and does not state them. A file
     /// with rows takes as many codes of them as it has rows.
     pub levels: Vec<CodeGroup>,
+    /// The levels of some neighbouring codes. A file with rows that states no levels and has just as many rows holds these.
+    pub part: Vec<CodeGroup>,
 }
 
 /// Takes the codes of one signal.

@@ -237,9 +237,12 @@ pub struct Levels(pub Vec<CodeGroup>);
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, group) in self.0.iter().enumerate() {
-            let CodeGroup { books, steps, size, .. } = group;
+            let CodeGroup { first_book, books, steps, size, .. } = group;
             let plural = if *books == 1 { "" } else { "s" };
             write!(f, "{}{books} book{plural} of {size} × {steps}", if i == 0 { "" } else { ", " })?;
+            if i == 0 && *first_book > 0 {
+                write!(f, " from book {first_book} on")?;
+            }
         }
         if self.0.is_empty() { f.write_str("none") } else { Ok(()) }
     }

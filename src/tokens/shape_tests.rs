@@ -151,7 +151,7 @@ proptest! {
             out.finish(5).unwrap();
             drop(out);
             let known = match kind {
-                Kind::Npy => Known { shape: Some(shape.clone()), levels: levels.clone() },
+                Kind::Npy => Known { shape: Some(shape.clone()), levels: levels.clone(), part: vec![] },
                 _ => Known::default(),
             };
             let mut reader = open_with(&path, false, &known).unwrap();
@@ -229,15 +229,16 @@ fn files_that_contradict_themselves_or_the_reader_are_refused() {
     assert_eq!(text, "2 codes a frame, and its levels are 3 books of 16 × 1");
     let text = read(r#","shape":{"pattern":"flat"}"#, &none).unwrap_err();
     assert_eq!(text, "the shape flat needs the levels of the codes, and the file does not state them");
-    let known = Known { shape: None, levels: vec![level(0, 8, 1, 16)] };
+    let known = Known { shape: None, levels: vec![level(0, 8, 1, 16)], part: vec![] };
     assert!(read(r#","shape":{"pattern":"flat"}"#, &known).is_ok());
-    let known = Known { shape: Some(shape(Pattern::Flat)), levels: vec![level(0, 1, 1, 16), level(1, 1, 2, 16)] };
+    let known =
+        Known { shape: Some(shape(Pattern::Flat)), levels: vec![level(0, 1, 1, 16), level(1, 1, 2, 16)], part: vec![] };
     let text = read("", &known).unwrap_err();
     assert!(text.contains("2 codes a frame, and its levels are 1 book of 16 × 1, 1 book of 16 × 2"), "{text}");
     let levels = r#","levels":[{"first_book":0,"books":2,"steps":1,"size":16}],"shape":{"pattern":{"delay":[0,1]}}"#;
     let text = read(levels, &known).unwrap_err();
     assert_eq!(text, "its shape is delay [0, 1] with pad 16, and not flat");
-    let known = Known { shape: Some(shape(Pattern::Delay(vec![]))), levels: vec![] };
+    let known = Known { shape: Some(shape(Pattern::Delay(vec![]))), levels: vec![], part: vec![] };
     assert!(read(levels, &known).is_ok());
     for broken in [
         r#","shape":{"pattern":"spiral"}"#,

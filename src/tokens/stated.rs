@@ -59,6 +59,7 @@ impl Known {
             _ if !file.levels.is_empty() => file.levels.clone(),
             _ if shape == Shape::default() => return Ok(Arrangement::plain(rows)),
             _ if self.levels.is_empty() => return Err(ShapeError::NoLevels(shape)),
+            Some(codes) if self.part.iter().map(CodeGroup::codes).sum::<usize>() == codes => self.part.clone(),
             Some(codes) => first(&self.levels, codes)?,
             None => self.levels.clone(),
         };

@@ -2,6 +2,7 @@
 
 mod audio_in;
 mod batch;
+mod books;
 mod hostile;
 mod info;
 mod options;

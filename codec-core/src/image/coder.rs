@@ -101,7 +101,7 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// As [`Encoder::init`].
     pub fn init(&self, state: &mut [u8], codebooks: usize) -> Result<(), RunError> {
-        self.plan.init(&self.part.layout, codebooks, state)
+        self.plan.init(&self.part.layout, 0, codebooks, state)
     }
 
     /// Forgets the signal.

@@ -137,6 +137,11 @@ impl Room {
     pub(crate) fn end(&self) -> usize {
         self.base + (self.head + self.rows) * self.channels
     }
+
+    /// Index in the room's slice of a value of the scratch memory.
+    pub(crate) fn offset(&self, start: usize) -> Result<usize, RunError> {
+        start.checked_sub(self.base).ok_or(RunError::Internal("rows outside their buffer"))
+    }
 }
 
 /// A [`Room`] in a block of memory.
@@ -194,6 +199,8 @@ pub(crate) struct Step<'a> {
     pub skip: &'a mut [f32],
     /// Whether the signal ends with these rows.
     pub finish: bool,
+    /// The signal's seed for noise, in place of the spec's.
+    pub noise_seed: Option<u64>,
 }
 
 /// Copies kept rows before the new ones and returns where the first of them lies.

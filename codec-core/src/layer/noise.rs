@@ -30,7 +30,7 @@ fn noise(key: u64, t: u64) -> f32 {
     ((h >> 40) as f32 / 8_388_608.0 - 1.0) * 1.732_050_8
 }
 
-/// `x + noise(t) * (weight · x)`, in place.
+/// `x + noise(t) * (weight · x)`, in place; the identity where neither the signal nor the spec has a seed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct NoiseLayer {
     pub src: usize,
@@ -38,13 +38,17 @@ pub(crate) struct NoiseLayer {
     pub tmp: usize,
     pub channels: usize,
     pub weight: Weight,
-    /// Hash of the layer's name, plus the seed.
+    /// Hash of the layer's name.
     pub key: u64,
+    /// The spec's seed, for signals without their own.
+    pub seed: Option<u64>,
 }
 
 impl NoiseLayer {
     pub(crate) fn step(&self, s: Step<'_>, mem: &mut Memory<'_>) -> Result<(), RunError> {
         let (at, c) = (mem.view(self.src), self.channels);
+        let Some(seed) = s.noise_seed.or(self.seed) else { return Ok(()) };
+        let key = self.key.wrapping_add(seed);
         let tmp = mem.room(self.tmp)?;
         let [x, y] = mem
             .scratch
@@ -56,10 +60,10 @@ impl NoiseLayer {
         if !kernel::matmul(s.cx, a, weight, Start::Zero, plain, Out { data: &mut *y, origin: 0, row_stride: c }) {
             return Err(RunError::Internal("a noise layer's slices are too short"));
         }
-        let first = s.cursor.seen;
-        s.cursor.seen = first.wrapping_add(at.rows);
+        let first = s.cursor.position;
+        s.cursor.position = first.wrapping_add(at.rows as u64);
         for (t, (x, y)) in x.chunks_exact_mut(c).zip(y.chunks_exact(c)).enumerate() {
-            let noise = noise(self.key, first.wrapping_add(t) as u64);
+            let noise = noise(key, first.wrapping_add(t as u64));
             x.iter_mut().zip(y).for_each(|(x, y)| *x += noise * y);
         }
         Ok(())

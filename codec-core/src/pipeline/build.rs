@@ -175,7 +175,7 @@ impl<'t> Builder<'t> {
             parameters: parameters as u64,
             macs_per_row: macs / cur.step(),
             state,
-            last_step: usize::MAX,
+            first_step: usize::MAX,
         });
     }
 
@@ -283,9 +283,9 @@ impl<'t> Builder<'t> {
             return Err(spec_error("", format!("layers are nested more than {MAX_DEPTH} deep")));
         }
         for layer in layers {
+            let first_step = self.ops.len();
             cur = self.layer(layer, cur)?;
-            let last_step = self.ops.len().saturating_sub(1);
-            self.plans.iter_mut().filter(|p| p.last_step == usize::MAX).for_each(|p| p.last_step = last_step);
+            self.plans.iter_mut().filter(|p| p.first_step == usize::MAX).for_each(|p| p.first_step = first_step);
             let weights = self.arena.as_ref().len();
             if self.ops.len() > MAX_OPS || weights > MAX_WEIGHTS {
                 return Err(too_much(format!(

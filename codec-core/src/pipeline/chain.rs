@@ -125,6 +125,11 @@ impl Chain {
         self.output
     }
 
+    /// Whether a layer adds noise where it has a seed ([`ChainState::set_noise_seed`]).
+    pub fn has_noise(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op.kind, Kind::Noise(_)))
+    }
+
     /// Sizes, delays and costs.
     pub fn plan(&self) -> &ChainPlan {
         &self.plan
@@ -250,7 +255,7 @@ impl Chain {
     }
 
     /// As [`Chain::step`]; `watch` is shown the rows that each planned step made, with the step's number. Steps are numbered
-    /// as in [`LayerPlan::last_step`](super::LayerPlan::last_step); the order does not depend on the precision of the weights.
+    /// as in [`LayerPlan::first_step`](super::LayerPlan::first_step).
     ///
     /// # Errors
     /// As [`Chain::step`].
@@ -275,6 +280,13 @@ impl ChainState {
     pub fn reset(&mut self) {
         // The block is one that `Chain::state` made.
         let _ = Network::reset(self.block());
+    }
+
+    /// Seed of the noise layers ([`crate::spec::Noise`]) for this signal and those after a reset; `None` for the spec's,
+    /// which may be none. To be set before the first step.
+    pub fn set_noise_seed(&mut self, seed: Option<u64>) {
+        // The block is one that `Chain::state` made.
+        let _ = Network::set_noise_seed(self.block(), seed);
     }
 
     /// Rows that a step may bring.

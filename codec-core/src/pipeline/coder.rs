@@ -216,9 +216,20 @@ impl DecoderRef<'_> {
     }
 
     /// Prepares a block for one signal.
-    pub(crate) fn init(&self, layout: &Layout<'_>, codebooks: usize, block: &mut [u8]) -> Result<(), RunError> {
-        self.quantizer.check_codebooks(0, codebooks)?;
-        init(block, DECODER, self.sizes(layout), [codebooks, 0, 0, 0, 0, 0], &self.network, layout)
+    pub(crate) fn init(
+        &self,
+        layout: &Layout<'_>,
+        first: usize,
+        codebooks: usize,
+        block: &mut [u8],
+    ) -> Result<(), RunError> {
+        self.quantizer.check_codebooks(first, codebooks)?;
+        init(block, DECODER, self.sizes(layout), [codebooks, first, 0, 0, 0, 0], &self.network, layout)
+    }
+
+    /// Seed of the decoder's noise.
+    pub(crate) fn set_noise_seed(block: &mut [u8], seed: Option<u64>) -> Result<(), RunError> {
+        Network::set_noise_seed(parts(block, DECODER)?.chain, seed)
     }
 
     /// Forgets the signal.
@@ -235,7 +246,7 @@ impl DecoderRef<'_> {
         finish: bool,
     ) -> Result<&'m [f32], RunError> {
         let Parts { own, chain, rows: latent, scratch } = parts(block, DECODER)?;
-        let codebooks = own.first().copied().unwrap_or(0);
+        let &mut [codebooks, first, ..] = own else { return Err(RunError::Uninitialized) };
         if codebooks == 0 || !codes.len().is_multiple_of(codebooks) {
             return Err(RunError::PartialRow { values: codes.len(), channels: codebooks });
         }
@@ -243,7 +254,7 @@ impl DecoderRef<'_> {
         let each = self.quantizer.rows * self.quantizer.dim;
         let too_long = RunError::TooLong { planned: latent.len() / each };
         let latent = latent.get_mut(..frames.saturating_mul(each)).ok_or(too_long)?;
-        self.quantizer.decode_range(cx, codes, frames, 0, codebooks, latent, scratch)?;
+        self.quantizer.decode_range(cx, codes, frames, first, codebooks, latent, scratch)?;
         self.network.step(cx, chain, latent, finish)
     }
 }

@@ -24,4 +24,4 @@ pub use owned::{Decoder, DecoderState, Encoder, EncoderState};
 #[cfg(feature = "alloc")]
 pub use plan::{ChainPlan, LayerPlan};
 #[cfg(feature = "alloc")]
-pub use segments::{Crossfade, Segmented, normalize};
+pub use segments::{Crossfade, Segmented, Window, Windowed, normalize};

@@ -100,7 +100,7 @@ pub(crate) struct Network<'a> {
 }
 
 /// Words at the start of a chain's block.
-const HEAD: usize = 8;
+const HEAD: usize = 16;
 /// "chain" in the first of them.
 const MAGIC: usize = 0x6368_6169;
 
@@ -146,8 +146,8 @@ impl<'a> Network<'a> {
         let needed = memory::check(block, self.state_bytes(layout))?;
         let block = block.get_mut(..needed).unwrap_or_default();
         block.fill(0);
-        let head = [MAGIC, layout.rooms.len(), self.ops.len(), self.state_len, layout.scratch, layout.max_rows, 0, 0];
-        take::<usize>(&mut &mut *block, HEAD)?.copy_from_slice(&head);
+        let head = [MAGIC, layout.rooms.len(), self.ops.len(), self.state_len, layout.scratch, layout.max_rows];
+        take::<usize>(&mut &mut *block, HEAD)?[..head.len()].copy_from_slice(&head);
         let mut rest = block;
         take::<usize>(&mut rest, HEAD)?;
         let rooms = take::<RoomWords>(&mut rest, layout.rooms.len())?;
@@ -160,7 +160,16 @@ impl<'a> Network<'a> {
         let parts = parts(block)?;
         parts.cursors.fill(Cursor::default().into());
         parts.state.fill(0.0);
-        parts.head[6..].fill(0);
+        // Started and finished.
+        parts.head[6..8].fill(0);
+        Ok(())
+    }
+
+    /// Seed of the noise layers, in place of the spec's.
+    pub(crate) fn set_noise_seed(block: &mut [u8], seed: Option<u64>) -> Result<(), RunError> {
+        let low = seed.unwrap_or(0) & 0xffff_ffff;
+        let high = seed.unwrap_or(0) >> 32;
+        parts(block)?.head[8..11].copy_from_slice(&[seed.is_some().into(), low as usize, high as usize]);
         Ok(())
     }
 
@@ -242,9 +251,11 @@ impl<'a> Network<'a> {
         watch: &mut impl FnMut(usize, &[f32]),
     ) -> Result<&'m [f32], RunError> {
         let Parts { head, rooms, views, cursors, state, scratch } = parts(block)?;
-        let &mut [_, _, ops, state_len, _, planned, ref mut started, ref mut finished] = head else {
+        let &mut [_, _, ops, state_len, _, planned, ref mut started, ref mut finished, seeded, low, high, ..] = head
+        else {
             return Err(RunError::Uninitialized);
         };
+        let noise_seed = (seeded != 0).then_some(low as u64 | (high as u64) << 32);
         // A block without rooms is one for more than can be addressed.
         if !rooms.is_empty()
             && (ops != self.ops.len() || state_len != self.state_len || rooms.len() != self.buffers.len())
@@ -273,7 +284,7 @@ impl<'a> Network<'a> {
                 .get_disjoint_mut([op.state.0..op.state.0 + op.state.1, op.skip.0..op.skip.0 + op.skip.1])
                 .map_err(|_| outside)?;
             let mut cursor = Cursor::from(*words);
-            let step = Step { cx, arena: self.arena, state: own, cursor: &mut cursor, skip, finish };
+            let step = Step { cx, arena: self.arena, state: own, cursor: &mut cursor, skip, finish, noise_seed };
             let phases = |(first, count): (usize, usize)| self.phases.range(first, first + count);
             match op.kind {
                 Kind::Conv(l) => l.step(step, &mut mem)?,

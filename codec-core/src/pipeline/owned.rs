@@ -28,6 +28,7 @@ pub struct EncoderState {
     memory: Aligned,
     codebooks: usize,
     max_samples: usize,
+    max_frames: usize,
 }
 
 /// Codes to samples. Immutable; every signal has a [`DecoderState`].
@@ -64,10 +65,12 @@ fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> 
             spec.version
         )));
     }
-    if let Framing::Segments { length, stride, .. } = spec.framing
-        && (length == 0 || stride == 0)
-    {
-        return Err(BuildError::Spec(format!("segments of {length} samples every {stride}: at least 1 is needed")));
+    match spec.framing {
+        Framing::Segments { length, stride, .. } if length == 0 || stride == 0 => {
+            return Err(BuildError::Spec(format!("segments of {length} samples every {stride}: at least 1 is needed")));
+        }
+        Framing::Windows { length, stride } => check_windows(length, stride, spec.hop)?,
+        _ => {}
     }
     let latent = spec.latent as usize;
     if quantizer.dim() != latent || end != latent {
@@ -80,6 +83,17 @@ fn check(spec: &CodecSpec, quantizer: &Quantizer, chain: &Chain, end: usize) -> 
         return Err(BuildError::Spec("a hop of 0".into()));
     }
     Ok(())
+}
+
+fn check_windows(length: u32, stride: u32, hop: u32) -> Result<(), BuildError> {
+    let whole = |samples: u32, frames: u64| u64::from(samples).is_multiple_of(frames * u64::from(hop));
+    let fits = |overlap: u32| hop > 0 && stride > 0 && whole(stride, 1) && whole(overlap, 2);
+    if length.checked_sub(stride).is_some_and(fits) {
+        return Ok(());
+    }
+    Err(BuildError::Spec(format!(
+        "windows of {length} samples every {stride}: with a hop of {hop} the stride and half of what they share are whole frames"
+    )))
 }
 
 impl Encoder {
@@ -155,7 +169,8 @@ impl Encoder {
         let (plan, layout) = (self.plan(), placed.layout());
         let mut memory = allocate(plan.state_bytes(&layout, &coding))?;
         plan.init(&layout, &coding, block(&mut memory))?;
-        Ok(EncoderState { memory, codebooks, max_samples: samples })
+        let max_frames = plan.frames(layout.output_rows);
+        Ok(EncoderState { memory, codebooks, max_samples: samples, max_frames })
     }
 
     /// Bytes of a block of state for steps of `frames` hops, to be used with [`Encoder::init`]; `usize::MAX` where that cannot
@@ -252,6 +267,11 @@ impl EncoderState {
     pub fn max_samples(&self) -> usize {
         self.max_samples
     }
+
+    /// Frames that such a step can give, at most; with one that waited to be merged.
+    pub fn max_frames(&self) -> usize {
+        self.max_frames
+    }
 }
 
 impl Decoder {
@@ -309,12 +329,21 @@ impl Decoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize) -> Result<DecoderState, RunError> {
+        self.state_range(frames, 0, codebooks)
+    }
+
+    /// As [`Decoder::state`], for frames of the `codebooks` codes from `first` on: what those codebooks add to the latent
+    /// is decoded by itself ([`Quantizer::decode_range`]).
+    ///
+    /// # Errors
+    /// [`Quantizer::check_codebooks`].
+    pub fn state_range(&self, frames: usize, first: usize, codebooks: usize) -> Result<DecoderState, RunError> {
         let frames = frames.max(1);
         let rows = frames.saturating_mul(self.quantizer.rows_per_frame());
         let placed = self.chain.placed(rows).ok_or(RunError::BufferTooShort { needed: usize::MAX, got: 0 })?;
         let (plan, layout) = (self.plan(), placed.layout());
         let mut memory = allocate(plan.state_bytes(&layout))?;
-        plan.init(&layout, codebooks, block(&mut memory))?;
+        plan.init(&layout, first, codebooks, block(&mut memory))?;
         Ok(DecoderState { memory, codebooks, frames })
     }
 
@@ -333,7 +362,7 @@ impl Decoder {
     pub fn init(&self, memory: &mut [u8], frames: usize, codebooks: usize) -> Result<(), RunError> {
         let placed = self.chain.placed(frames.max(1).saturating_mul(self.quantizer.rows_per_frame()));
         let placed = placed.ok_or(RunError::BufferTooShort { needed: usize::MAX, got: memory.len() })?;
-        self.plan().init(&placed.layout(), codebooks, memory)
+        self.plan().init(&placed.layout(), 0, codebooks, memory)
     }
 
     /// [`Decoder::step`] on a block that [`Decoder::init`] made.
@@ -398,6 +427,12 @@ impl DecoderState {
     /// Codes a frame.
     pub fn codebooks(&self) -> usize {
         self.codebooks
+    }
+
+    /// Seed of the decoder's noise, see [`super::ChainState::set_noise_seed`].
+    pub fn set_noise_seed(&mut self, seed: Option<u64>) {
+        // The block is one that `Decoder::state` made.
+        let _ = DecoderRef::set_noise_seed(block(&mut self.memory), seed);
     }
 
     /// Frames that a step may bring.

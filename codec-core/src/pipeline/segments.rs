@@ -1,4 +1,5 @@
-//! Overlapping segments ([`crate::spec::Framing::Segments`]): cutting, loudness, cross-fade.
+//! Overlapping segments ([`crate::spec::Framing::Segments`]): cutting, loudness, cross-fade; and overlapping windows of an
+//! encoder ([`crate::spec::Framing::Windows`]).
 
 use alloc::vec::Vec;
 
@@ -78,6 +79,91 @@ impl Segmented {
     pub fn reset(&mut self) {
         self.pending.clear();
         self.gap = 0;
+    }
+}
+
+/// Cuts a signal into windows ([`crate::spec::Framing::Windows`]).
+#[derive(Clone, Debug)]
+pub struct Windowed {
+    /// Values of a window, of a step between two, and of a frame.
+    length: usize,
+    stride: usize,
+    hop: usize,
+    channels: usize,
+    /// Interleaved samples from the start of the next window on.
+    pending: Vec<f32>,
+    /// Whether a window was given out.
+    begun: bool,
+}
+
+/// A window's place in its signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Frames at the start that belong to the window before.
+    pub skip: usize,
+    /// Frames that belong to this window, at most; `None` for all to the end of the signal.
+    pub frames: Option<usize>,
+}
+
+impl Windowed {
+    /// For interleaved signals of `channels` channels; lengths in samples, as in a spec that was checked.
+    pub fn new(channels: usize, hop: usize, length: usize, stride: usize) -> Self {
+        let values = |samples: usize| samples.saturating_mul(channels).max(1);
+        let stride = values(stride);
+        let length = values(length).max(stride);
+        Self { length, stride, hop: values(hop), channels: channels.max(1), pending: Vec::new(), begun: false }
+    }
+
+    /// Adds samples and calls `each` with every window that is whole and not the last.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn push<E>(&mut self, mut pcm: &[f32], mut each: impl FnMut(&[f32], Window) -> Result<(), E>) -> Result<(), E> {
+        loop {
+            let (now, rest) = pcm.split_at(pcm.len().min(self.length.saturating_sub(self.pending.len())));
+            self.pending.extend_from_slice(now);
+            pcm = rest;
+            // A window that is full may still be the last, which keeps its end.
+            if pcm.is_empty() {
+                return Ok(());
+            }
+            each(&self.pending, self.window(false))?;
+            self.pending.drain(..self.stride);
+            self.begun = true;
+        }
+    }
+
+    /// Ends the signal with its last window.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn finish<E>(&mut self, mut each: impl FnMut(&[f32], Window) -> Result<(), E>) -> Result<(), E> {
+        let done = each(&self.pending, self.window(true));
+        self.reset();
+        done
+    }
+
+    /// Samples (a channel) of a window.
+    pub fn length(&self) -> usize {
+        self.length / self.channels
+    }
+
+    /// Windows that the next `samples` samples (a channel) and the end of the signal can complete, at most.
+    pub fn max_windows(&self, samples: usize) -> usize {
+        let values = self.pending.len().saturating_add(samples.saturating_mul(self.channels));
+        values / self.stride + 1
+    }
+
+    fn window(&self, last: bool) -> Window {
+        let half = (self.length - self.stride) / 2 / self.hop;
+        let skip = if self.begun { half } else { 0 };
+        Window { skip, frames: (!last).then_some((self.length / self.hop).saturating_sub(skip + half)) }
+    }
+
+    /// Forgets the signal.
+    pub fn reset(&mut self) {
+        self.pending.clear();
+        self.begun = false;
     }
 }
 

@@ -54,4 +54,13 @@ pub enum Framing {
         /// carry that scale beside its codes.
         normalize: bool,
     },
+    /// Overlapping windows for the encoder, each encoded by itself. Of what two windows share, the first half is coded by
+    /// the earlier and the second by the later one, so the frames are those of one signal, and the decoder takes them as
+    /// such (the PyPI package `s3tokenizer`, signals of more than 30 s). The last window is the first that reaches the end.
+    Windows {
+        /// Samples in a window: a whole number of hops.
+        length: u32,
+        /// Samples between the starts of two windows: a whole number of hops, and so is half of `length - stride`.
+        stride: u32,
+    },
 }

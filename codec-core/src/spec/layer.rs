@@ -360,7 +360,8 @@ pub struct LogMel {
 /// `x + noise(t) * (weight · x)`, the noise one value a row (SNAC: Siuzdak et al. 2024). Tensor: `name.weight`
 /// `[channels, channels, 1]`.
 ///
-/// Without a seed the noise is zero and the layer is the identity. With one, row `t` (from the start of the
+/// Without a seed, here or of the signal ([`crate::pipeline::DecoderState::set_noise_seed`]), the noise is zero and the
+/// layer is the identity. With one, row `t` (from the start of the
 /// signal) of the layer with index `k` gets, in wrapping 64-bit arithmetic, `noise = u * sqrt(3)`, of unit variance, with
 /// `u = (h >> 40) / 2^23 - 1`, `h = splitmix64(fnv1a64("noise.{k}") + t * 0x9E3779B97F4A7C15 + seed)`
 /// (Steele et al. 2014; FNV-1a). So what a signal decodes to depends on its codes and on the seed alone.
@@ -373,7 +374,7 @@ pub struct Noise {
     pub channels: u32,
     /// Which of the model's noise layers this is, from 0 in the order in which they run.
     pub index: u32,
-    /// Seed of the noise; none for no noise.
+    /// Seed of the noise, where the signal has none of its own; none for no noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }

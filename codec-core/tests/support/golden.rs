@@ -8,14 +8,9 @@ use std::path::{Path, PathBuf};
 use codec_core::weights::{Dtype, TensorView, Tensors};
 use serde_json::Value;
 
-/// The cases that are part of this repository.
+/// The cases, which are part of this repository.
 pub fn committed() -> PathBuf {
     repository().join("tests/golden")
-}
-
-/// The folder of all cases, see [`shared_part`].
-pub fn shared() -> Option<PathBuf> {
-    shared_part("golden")
 }
 
 /// A part of the shared test data, in `$CODEC_SHARED` or in `../shared` beside the repository. Says so and gives `None`

@@ -11,17 +11,24 @@ use std::{
 
 use codec_ffi::{codec_status::*, *};
 
+/// A struct of the header, all zeros.
+pub fn zeros<T: Copy>() -> T {
+    // SAFETY: only used for structs of the header, of which zeros are a value.
+    unsafe { std::mem::zeroed() }
+}
+
 /// A struct of zeros with its size set.
+#[allow(unused_macros)]
 macro_rules! sized {
     ($type:ident { $($field:ident: $value:expr),* $(,)? }) => {{
-        // SAFETY: zeros are a value of every struct of the header.
         #[allow(unused_mut)]
-        let mut value: codec_ffi::$type = unsafe { std::mem::zeroed() };
+        let mut value: codec_ffi::$type = support::zeros();
         value.struct_size = size_of::<codec_ffi::$type>();
         $(value.$field = $value;)*
         value
     }};
 }
+#[allow(unused_imports)]
 pub(crate) use sized;
 
 pub fn text(text: *const c_char) -> String {
@@ -56,17 +63,4 @@ impl Drop for Model {
         // SAFETY: the handle is this one's.
         assert_eq!(unsafe { codec_model_destroy(self.0) }, CODEC_OK);
     }
-}
-
-/// A signal with some of everything, interleaved.
-pub fn signal(samples: usize, channels: usize) -> Vec<f32> {
-    let mut state = 7u32;
-    (0..samples * channels)
-        .map(|i| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let noise = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
-            let t = (i / channels) as f32 / 8000.0;
-            0.4 * (t * 2765.0).sin() + 0.2 * (t * t * 900.0).sin() + 0.1 * noise
-        })
-        .collect()
 }

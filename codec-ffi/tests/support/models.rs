@@ -11,6 +11,11 @@ use serde_json::{Value, json};
 /// Names of the models.
 pub const MODELS: [&str; 4] = ["stream", "segments", "whole", "encoder-only"];
 
+/// Audio channels of the model of this name.
+pub fn channels(name: &str) -> u16 {
+    if name == "segments" { 2 } else { 1 }
+}
+
 fn conv(name: &str, (input, output): (u32, u32), kernel: u32, stride: u32, mode: &str) -> Value {
     json!({"type": "conv", "name": name, "input": input, "output": output, "kernel": kernel, "stride": stride, "bias": true,
         "padding": {"mode": mode, "left": kernel - stride, "right": 0, "complete": true}})
@@ -23,7 +28,7 @@ fn up(name: &str, (input, output): (u32, u32), stride: u32) -> Value {
 
 /// A network of the kind that the published systems have, with a hop of 40 samples.
 fn spec(name: &str) -> CodecSpec {
-    let channels = if name == "segments" { 2 } else { 1 };
+    let channels = u32::from(channels(name));
     let elu = json!({"type": "activation", "function": "elu", "alpha": 1.0});
     let residual =
         |name: &str, width| json!({"type": "residual", "body": [elu, conv(name, (width, width), 3, 1, "reflect")]});
@@ -75,4 +80,17 @@ pub fn write(name: &str, path: &Path) {
         tensors.0.insert(wanted.name, OwnedTensor::f32(&wanted.shape, &values));
     }
     write_model(path, &spec, &tensors, &Provenance::default()).unwrap();
+}
+
+/// A signal with some of everything, interleaved.
+pub fn signal(samples: usize, channels: usize) -> Vec<f32> {
+    let mut state = 7u32;
+    (0..samples * channels)
+        .map(|i| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let noise = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
+            let t = (i / channels) as f32 / 8000.0;
+            0.4 * (t * 2765.0).sin() + 0.2 * (t * t * 900.0).sin() + 0.1 * noise
+        })
+        .collect()
 }

@@ -193,11 +193,18 @@ const stem = (name) => name.replace(/\.[^.]*$/, "");
 
 // --- what is opened ---
 
-function open(file) {
-  const suffix = file.name.toLowerCase().split(".").pop();
-  if (suffix === "safetensors") return openModel(file.name, () => file.arrayBuffer());
+/** Whether a file begins with these characters. */
+async function begins(file, text) {
+  const bytes = new Uint8Array(await file.slice(0, text.length).arrayBuffer());
+  return String.fromCharCode(...bytes) === text;
+}
+
+const isModel = (file) => begins(file, "CODECIMG");
+
+async function open(file) {
+  if (await isModel(file)) return openModel(file.name, () => file.arrayBuffer());
   if (page.info === null) return say("Open a model first.", true);
-  if (suffix === "nac") return openNac(file);
+  if (await begins(file, "\x89NAC")) return openNac(file);
   return busy(`Reading ${file.name}…`, async () => {
     page.sound = fromFile(file.name, await file.arrayBuffer());
     return encode();
@@ -214,11 +221,12 @@ function openNac(file) {
   });
 }
 
-for (const id of ["model-file", "sound-file"]) {
-  $(id).onchange = ({ target }) => {
+for (const [id, take] of [["model-file", (file) => openModel(file.name, () => file.arrayBuffer())], ["sound-file", open]]) {
+  $(id).onchange = async ({ target }) => {
     const [file] = target.files;
+    if (file) await take(file);
     // The same file may be opened again.
-    if (file) Promise.resolve(open(file)).finally(() => { target.value = ""; });
+    target.value = "";
   };
 }
 
@@ -238,10 +246,10 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", async (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  // A model among them comes first.
-  const model = ({ name }) => Number(name.toLowerCase().endsWith(".safetensors"));
-  const files = [...event.dataTransfer.files].sort((a, b) => model(b) - model(a));
-  for (const file of files.slice(0, 2)) await open(file);
+  const files = [...event.dataTransfer.files].slice(0, 2);
+  // A model comes before a sound.
+  if (files.length === 2 && (await isModel(files[1]))) files.reverse();
+  for (const file of files) await open(file);
 });
 
 let recording = null;

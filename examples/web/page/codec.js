@@ -14,7 +14,7 @@ export class Codec {
     return codec;
   }
 
-  /** Loads a model file and returns what is known of it. */
+  /** Opens a model's deploy image and returns what is known of it. */
   loadModel(/** @type {Uint8Array} */ bytes) {
     this.#writeBytes(bytes);
     this.#check(this.#e.load_model());

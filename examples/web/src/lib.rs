@@ -101,7 +101,7 @@ pub extern "C" fn text_len() -> usize {
     with(|s| s.text.len())
 }
 
-/// Takes the bytes as a model file. The text is then what is known of the model, as JSON.
+/// Takes the bytes as a model's deploy image. The text is then what is known of the model, as JSON.
 #[unsafe(no_mangle)]
 pub extern "C" fn load_model() -> i32 {
     attempt(Session::load_model)

@@ -16,7 +16,7 @@ const MAX_WHOLE: usize = 1 << 24;
 /// The buffers that a page writes and reads, and what runs between them.
 #[derive(Default)]
 pub struct Session {
-    /// A model file, a `.nac` file or a picture.
+    /// A deploy image, a `.nac` file or a picture.
     pub bytes: Vec<u8>,
     /// Interleaved samples: what is to be encoded next, or was decoded last.
     pub pcm: Vec<f32>,
@@ -49,7 +49,7 @@ fn text(e: impl ToString) -> String {
 
 /// Frames of one step: about a second, or all of a signal that cannot be cut.
 fn step_frames(model: &Model, plan: &ChainPlan, all: usize) -> Result<usize, String> {
-    let samples = (model.spec.hop as usize).saturating_mul(model.spec.channels as usize).saturating_mul(all);
+    let samples = (model.hop as usize).saturating_mul(model.channels as usize).saturating_mul(all);
     match &plan.whole {
         None => Ok((model.frame_rate() as usize).clamp(1, 128)),
         Some(_) if samples <= MAX_WHOLE => Ok(all.max(1)),
@@ -62,12 +62,12 @@ impl Session {
         self.model.as_ref().ok_or_else(|| "load a model first".to_owned())
     }
 
-    /// Takes the bytes as a model file and describes the model, as JSON in `text`.
+    /// Takes the bytes as a deploy image and describes the model, as JSON in `text`.
     pub fn load_model(&mut self) -> Result<usize, String> {
         let bytes = std::mem::take(&mut self.bytes);
         (self.model, self.encoder, self.decoder) = (None, None, None);
         self.codes.clear();
-        let model = Model::load(&bytes)?;
+        let model = Model::open(bytes)?;
         self.text = model.info()?.to_string();
         self.model = Some(model);
         Ok(0)
@@ -77,9 +77,8 @@ impl Session {
     pub fn encode_start(&mut self, codebooks: usize, samples: u64) -> Result<usize, String> {
         let model = self.model()?;
         let encoder = model.encoder.as_ref().map_err(Clone::clone)?;
-        let frames = usize::try_from(samples.div_ceil(u64::from(model.spec.hop))).map_err(text)?;
-        let state =
-            encoder.state(step_frames(model, encoder.chain().plan(), frames)?, codebooks, 1).map_err(text)?;
+        let frames = usize::try_from(samples.div_ceil(u64::from(model.hop))).map_err(text)?;
+        let state = encoder.state(step_frames(model, encoder.chain().plan(), frames)?, codebooks, 1).map_err(text)?;
         self.encoder = Some(state);
         self.codes.clear();
         (self.codebooks, self.samples) = (codebooks, Some(samples));
@@ -91,7 +90,7 @@ impl Session {
         let model = self.model.as_ref().ok_or("load a model first")?;
         let encoder = model.encoder.as_ref().map_err(Clone::clone)?;
         let state = self.encoder.as_mut().ok_or("begin a signal first")?;
-        let channels = model.spec.channels as usize;
+        let channels = model.channels as usize;
         let mut rest = self.pcm.as_slice();
         loop {
             let (now, later) = rest.split_at(rest.len().min(state.max_samples() * channels));
@@ -136,12 +135,12 @@ impl Session {
         self.pcm.clear();
         self.pcm.extend_from_slice(pcm);
         if let Some(samples) = self.samples {
-            let channels = u64::from(model.spec.channels);
+            let channels = u64::from(model.channels);
             let missing = samples.saturating_mul(channels).saturating_sub(now.pcm);
             let made = self.pcm.len() as u64;
             if rest.is_empty() {
                 // What the last frame was filled up with, or what a system drops at the end.
-                let slack = u64::from(model.spec.sample_rate).max(4 * u64::from(model.spec.hop)).saturating_mul(channels);
+                let slack = u64::from(model.sample_rate).max(4 * u64::from(model.hop)).saturating_mul(channels);
                 if missing.abs_diff(made) > slack {
                     let made = (now.pcm + made) / channels;
                     return Err(format!("{samples} samples are stated, but the frames make {made}"));
@@ -161,11 +160,11 @@ impl Session {
         let groups = CodeGroup::of(model.quantizer()?, 0, self.codebooks).map_err(text)?;
         let mut storage = vec![0; groups.len() * GROUP_LEN];
         let layout = Layout::new(&groups, &mut storage).map_err(text)?;
-        let (sample_rate, hop) = (model.spec.sample_rate, model.spec.hop);
+        let (sample_rate, hop) = (model.sample_rate, model.hop);
         let header = Header {
             fingerprint: model.fingerprint,
             sample_rate,
-            channels: u16::try_from(model.spec.channels).map_err(text)?,
+            channels: u16::try_from(model.channels).map_err(text)?,
             hop,
             samples: self.samples,
             method: Method::default(),
@@ -191,21 +190,21 @@ impl Session {
     pub fn read_nac(&mut self) -> Result<usize, String> {
         let bytes = std::mem::take(&mut self.bytes);
         let model = self.model()?;
-        let mut stream = Stream::new(&bytes).map_err(text)?;
+        let stream = Stream::new(&bytes).map_err(text)?;
         let header = stream.header();
         if header.fingerprint != model.fingerprint {
             return Err(format!(
                 "the file was made with the model {}, and this is {} ({})",
                 hex(&header.fingerprint),
                 hex(&model.fingerprint),
-                model.spec.name
+                model.name
             ));
         }
         let per_frame = header.layout.codes_per_frame();
         model.quantizer()?.check_codebooks(0, per_frame).map_err(text)?;
         let mut samples = header.samples;
         let mut codes: Vec<u16> = Vec::new();
-        while let Some(event) = stream.next() {
+        for event in stream {
             match event.map_err(text)? {
                 Event::Codes(chunk) => {
                     for segment in chunk.segments() {

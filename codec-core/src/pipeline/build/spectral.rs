@@ -85,16 +85,23 @@ impl Builder<'_> {
     pub(super) fn noise(&mut self, l: &spec::Noise, cur: Cur) -> Result<Cur, BuildError> {
         check(&l.name, "channels", l.channels, 1, MAX_CHANNELS)?;
         self.channels(&l.name, l.channels, cur)?;
-        let Some(seed) = l.seed else { return Ok(cur) };
         let cur = self.own(cur);
         let c = cur.channels;
         let w = weight(self.tensors, &format!("{}.weight", l.name), &[c, c, 1])?;
         let at = Strides { taps: 1, channels: c, tap: 0, channel: 1 };
         let weight = self.pack(self.precision(&w), c, &at, |o| o * c, &w)?;
-        let key = fnv1a64(&format!("noise.{}", l.index)).wrapping_add(seed);
-        let layer = NoiseLayer { src: cur.buffer, tmp: self.temporary(c, None), channels: c, weight, key };
+        let key = fnv1a64(&format!("noise.{}", l.index));
+        let tmp = self.temporary(c, None);
+        let layer = NoiseLayer { src: cur.buffer, tmp, channels: c, weight, key, seed: l.seed };
         let timing = self.timing[cur.buffer];
-        self.note(format!("noise {c}"), &l.name, c * c, (c * c) as f64, &timing, 0);
+        self.note(
+            format!("noise {c}"),
+            &l.name,
+            c * c,
+            if l.seed.is_some() { (c * c) as f64 } else { 0.0 },
+            &timing,
+            0,
+        );
         self.op(Kind::Noise(layer), 0, 0);
         Ok(cur)
     }
