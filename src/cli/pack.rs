@@ -118,6 +118,8 @@ enum Held {
     F32,
     /// Half precision, rounded to nearest
     F16,
+    /// 8-bit integers with a scale for each output channel; LSTMs in half precision
+    I8,
 }
 
 impl From<Held> for Precision {
@@ -125,6 +127,7 @@ impl From<Held> for Precision {
         match held {
             Held::F32 => Self::F32,
             Held::F16 => Self::F16,
+            Held::I8 => Self::I8,
         }
     }
 }

@@ -55,6 +55,7 @@ impl Checker<'_> {
 
     /// Packed weights; a step refuses those that are too short for it.
     fn weight(&self, weight: Weight) -> Option<()> {
+        weight.scales.map_or(Some(()), |s| self.slot(s, 0))?;
         self.slot(weight.slot, 0)
     }
 

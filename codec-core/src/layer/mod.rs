@@ -52,6 +52,8 @@ impl Slot {
 pub(crate) struct Weight {
     pub slot: Slot,
     pub precision: Precision,
+    /// One a column, for int8.
+    pub scales: Option<Slot>,
 }
 
 impl Weight {
@@ -61,6 +63,9 @@ impl Weight {
         Ok(match self.precision {
             Precision::F32 => Weights::F32(words),
             Precision::F16 => Weights::F16(bytemuck::cast_slice(words)),
+            Precision::I8 => {
+                Weights::I8 { values: bytemuck::cast_slice(words), scales: self.scales.unwrap_or_default().of(arena)? }
+            }
         })
     }
 }
