@@ -104,6 +104,15 @@ impl<'a> Decoder<'a> {
         self.plan.init(&self.part.layout, 0, codebooks, state)
     }
 
+    /// Seed of the decoder's noise for this signal and those after a reset; `None` for the spec's, which may be none. To be
+    /// set before the first step.
+    ///
+    /// # Errors
+    /// The block was not prepared.
+    pub fn set_noise_seed(&self, state: &mut [u8], seed: Option<u64>) -> Result<(), RunError> {
+        DecoderRef::set_noise_seed(state, seed)
+    }
+
     /// Forgets the signal.
     ///
     /// # Errors

@@ -273,14 +273,24 @@ fn dot_vnni(x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
     let mut t = 0;
     while t < acc.len() {
         let (x, acc) = (&x[t * stride..], &mut acc[t..]);
-        let (run, rows): (unsafe fn(&[i16], usize, &[i8], &mut [[i32; PANEL]]), usize) = match acc.len() {
-            8.. => (dot_rows_vnni::<8, 1>, 8),
-            4.. => (dot_rows_vnni::<4, 1>, 4),
-            2.. => (dot_rows_vnni::<2, 2>, 2),
-            _ => (dot_rows_vnni::<1, 4>, 1),
+        let rows = match acc.len() {
+            8.. => {
+                dot_rows_vnni::<8, 1>(x, stride, w, acc);
+                8
+            }
+            4.. => {
+                dot_rows_vnni::<4, 1>(x, stride, w, acc);
+                4
+            }
+            2.. => {
+                dot_rows_vnni::<2, 2>(x, stride, w, acc);
+                2
+            }
+            _ => {
+                dot_rows_vnni::<1, 4>(x, stride, w, acc);
+                1
+            }
         };
-        // SAFETY: this function's features.
-        unsafe { run(x, stride, w, acc) };
         t += rows;
     }
 }
