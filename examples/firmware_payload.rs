@@ -11,7 +11,7 @@ use std::{
 };
 
 use codec::{
-    Model, PackOptions, Parts,
+    Model, PackOptions, PackParts,
     core::{
         bitstream::{CodeGroup, GROUP_LEN, Header, Layout},
         image::Image,
@@ -50,8 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     let spec = model.spec();
-    let encoder = model.pack(&PackOptions { parts: Parts::Encoder, frames: 1 })?;
-    let decoder = model.pack(&PackOptions { parts: Parts::Decoder, frames: 1 })?;
+    let encoder = model.pack(&PackOptions { parts: PackParts::Encoder, frames: 1 })?;
+    let decoder = model.pack(&PackOptions { parts: PackParts::Decoder, frames: 1 })?;
     let rate = spec.sample_rate as f32;
     let pcm = signal((DECODED * rate) as usize, rate);
     let short = pcm.get(..(ENCODED * rate) as usize).unwrap_or(&pcm);

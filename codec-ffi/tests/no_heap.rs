@@ -79,6 +79,8 @@ fn no_call_allocates() {
             assert_eq!(made, 0);
         }
         // The count counts.
-        assert!(allocations(|| assert_eq!(codec_encoder_max_frames(encoder, 1, ptr::null_mut()), CODEC_ERROR_NULL)) > 0);
+        assert!(
+            allocations(|| assert_eq!(codec_encoder_max_frames(encoder, 1, ptr::null_mut()), CODEC_ERROR_NULL)) > 0
+        );
     }
 }

@@ -99,7 +99,7 @@ impl ConvTransposeLayer {
                 .scratch
                 .get_disjoint_mut([src.base..src.end(), dst.data()..dst.end()])
                 .map_err(|_| RunError::Internal("buffers overlap"))?;
-            let newest = opened.start + (opened.next + self.window.span - 1) * self.input - src.base;
+            let newest = src.offset(opened.start)? + (opened.next + self.window.span - 1) * self.input;
             let source = Source { data: x, newest, rows: opened.windows, input: self.input };
             run(phases, s.cx, s.arena, &source, self.then, y, width)?;
             let rows = opened.windows * self.stride;
@@ -181,7 +181,7 @@ impl BlocksLayer {
             if rows < self.rows && !s.finish {
                 break;
             }
-            let from = start - src.base + done * self.input;
+            let from = src.offset(start)? + done * self.input;
             let inside =
                 x.get(from..from + rows * self.input).ok_or(RunError::Internal("a block outside its buffer"))?;
             let lead = self.reach() * self.input;

@@ -36,6 +36,8 @@ const MAX_WEIGHTS: usize = 1 << 30;
 /// Values that are kept between steps, and values of scratch memory for a step of one row.
 const MAX_STATE: usize = 1 << 26;
 const MAX_SCRATCH: usize = 1 << 26;
+/// Levels of a layer's input below which int8 is not worth it.
+const LEAST_LEVELS: usize = 255;
 /// Input rows an output row, or the other way round.
 const MAX_RATE: u64 = 1 << 32;
 
@@ -173,7 +175,7 @@ impl<'t> Builder<'t> {
             parameters: parameters as u64,
             macs_per_row: macs / cur.step(),
             state,
-            last_step: usize::MAX,
+            first_step: usize::MAX,
         });
     }
 
@@ -201,6 +203,11 @@ impl<'t> Builder<'t> {
         if w.half && self.precision == Precision::F32 { Precision::F16 } else { self.precision }
     }
 
+    /// As [`Builder::precision`], for products that int8 cannot do.
+    fn float(&self, w: &Source<'_>) -> Precision {
+        if self.precision == Precision::I8 { Precision::F16 } else { self.precision(w) }
+    }
+
     /// Packs the matrix of some columns over (tap, channel) into panels.
     fn pack(
         &mut self,
@@ -225,12 +232,16 @@ impl<'t> Builder<'t> {
         let depth = at.taps * at.channels;
         let len = kernel::PANEL * depth;
         let panels = columns.div_ceil(kernel::PANEL);
+        let deep = precision == Precision::I8 && kernel::int8_levels(depth) < LEAST_LEVELS;
+        let precision = if deep { Precision::F16 } else { precision };
         let words = match precision {
             Precision::F32 => len,
             Precision::F16 => len / 2,
+            Precision::I8 => depth.next_multiple_of(2) * kernel::PANEL / 4,
         };
-        let weight = Weight { slot: self.slot(groups * panels * words), precision };
-        let out = &mut self.arena.as_mut()[weight.slot.offset..weight.slot.offset + weight.slot.len];
+        let slot = self.slot(groups * panels * words);
+        let mut scales = vec![0.0; if precision == Precision::I8 { groups * panels * kernel::PANEL } else { 0 }];
+        let out = &mut self.arena.as_mut()[slot.offset..slot.offset + slot.len];
         let mut panel = vec![0.0f32; len];
         for (p, out) in out.chunks_exact_mut(words).enumerate() {
             let (group, from) = (p / panels, p % panels * kernel::PANEL);
@@ -253,9 +264,17 @@ impl<'t> Builder<'t> {
                     let out: &mut [u16] = bytemuck::cast_slice_mut(out);
                     out.iter_mut().zip(&panel).for_each(|(h, v)| *h = f32_to_f16(*v));
                 }
+                Precision::I8 => {
+                    if let Some(value) = panel.iter().find(|v| !v.is_finite()) {
+                        return Err(BuildError::WeightRange { name: w.name.clone(), value: *value, most: f32::MAX });
+                    }
+                    let scales = &mut scales[p * kernel::PANEL..(p + 1) * kernel::PANEL];
+                    kernel::pack_int8(&panel, bytemuck::cast_slice_mut(out), scales);
+                }
             }
         }
-        Ok(weight)
+        let scales = if scales.is_empty() { None } else { Some(self.fill(&scales)) };
+        Ok(Weight { slot, precision, scales })
     }
 
     fn chain(&mut self, layers: &[Layer], mut cur: Cur) -> Result<Cur, BuildError> {
@@ -264,9 +283,9 @@ impl<'t> Builder<'t> {
             return Err(spec_error("", format!("layers are nested more than {MAX_DEPTH} deep")));
         }
         for layer in layers {
+            let first_step = self.ops.len();
             cur = self.layer(layer, cur)?;
-            let last_step = self.ops.len().saturating_sub(1);
-            self.plans.iter_mut().filter(|p| p.last_step == usize::MAX).for_each(|p| p.last_step = last_step);
+            self.plans.iter_mut().filter(|p| p.first_step == usize::MAX).for_each(|p| p.first_step = first_step);
             let weights = self.arena.as_ref().len();
             if self.ops.len() > MAX_OPS || weights > MAX_WEIGHTS {
                 return Err(too_much(format!(
@@ -529,13 +548,13 @@ impl<'t> Builder<'t> {
                     width,
                     reverse,
                     weight_input: self.pack(
-                        self.precision(&wi),
+                        self.float(&wi),
                         4 * hidden,
                         &dense(x.channels),
                         |o| o * x.channels,
                         &wi,
                     )?,
-                    weight_hidden: self.pack(self.precision(&wh), 4 * hidden, &dense(hidden), |o| o * hidden, &wh)?,
+                    weight_hidden: self.pack(self.float(&wh), 4 * hidden, &dense(hidden), |o| o * hidden, &wh)?,
                     bias: self.fill(&bias),
                 };
                 parameters += 4 * hidden * (x.channels + hidden + 2);
