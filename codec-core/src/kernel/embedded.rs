@@ -85,6 +85,11 @@ impl Fma for Hardware {
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
         fma(a, b, c)
     }
+    #[cfg(smlad)]
+    #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+        super::smlad::dot(x, stride, w, acc);
+    }
     #[inline(always)]
     unsafe fn tile<E: Element>(self, rows: usize, tile: &Tile<E>) {
         // SAFETY: the caller's.
