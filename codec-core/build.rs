@@ -1,4 +1,4 @@
-//! Says which targets have a fused multiply-add that the kernels reach by assembly: `cfg` on a stable compiler does
+//! Says which targets have a fused multiply-add and dual multiply-adds that the kernels reach by assembly: `cfg` on a stable compiler does
 //! not show the floating-point features of Arm and RISC-V.
 
 use std::env;
@@ -7,15 +7,24 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(embedded_fma)");
     println!("cargo::rustc-check-cfg=cfg(fpu_double)");
+    println!("cargo::rustc-check-cfg=cfg(smlad, smlad_v8)");
     let target = env::var("TARGET").unwrap_or_default();
     let arch = target.split('-').next().unwrap_or_default();
     if target.ends_with("eabihf") && (arch == "thumbv7em" || arch == "thumbv8m.main") {
         println!("cargo::rustc-cfg=embedded_fma");
         // Only with a double-precision unit does the compiler hand out floating-point registers to assembly.
         let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-        let double = |cpu: &&str| flags.split('\u{1f}').any(|flag| flag.ends_with(&format!("target-cpu={cpu}")));
-        if ["cortex-m7", "cortex-m55", "cortex-m85"].iter().any(double) {
+        let is = |cpu: &&str| flags.split('\u{1f}').any(|flag| flag.ends_with(&format!("target-cpu={cpu}")));
+        if ["cortex-m7", "cortex-m55", "cortex-m85"].iter().any(is) {
             println!("cargo::rustc-cfg=fpu_double");
+        }
+        // Part of Armv7E-M, an option of Armv8-M.
+        let v8 = ["cortex-m33", "cortex-m35p"].iter().any(is);
+        if arch == "thumbv7em" || v8 {
+            println!("cargo::rustc-cfg=smlad");
+        }
+        if v8 {
+            println!("cargo::rustc-cfg=smlad_v8");
         }
     }
     let extensions = arch.strip_prefix("riscv32").or_else(|| arch.strip_prefix("riscv64"));

@@ -2,7 +2,7 @@
 //!
 //! Arm's M-profile cores have one vector load for up to 32 neighbouring registers and a fused multiply-add between
 //! registers: a row times a panel is one load for eight weights and eight multiply-adds, 1.2 instructions each. Two
-//! rows share the loads of the weights. RISC-V loads one value at a time, so there more rows at once pay more.
+//! rows share the loads of the weights, which pays more on RISC-V, where every load is of one value.
 
 use super::matmul::{Init, Tile};
 use super::scalar::{Fma, Hardware, Scalar};
@@ -10,7 +10,6 @@ use super::simd::Op;
 use super::{Element, PANEL};
 
 /// Weights that are widened to f32 at once, where they are not f32.
-#[cfg(target_arch = "arm")]
 pub(super) const WIDENED: usize = 16 * PANEL;
 
 /// Assembly outside of functions is read without knowing what the target has.
@@ -75,7 +74,7 @@ fn fma(a: f32, b: f32, c: f32) -> f32 {
 
 impl Fma for Hardware {
     /// Rows that share the loads of weights.
-    const ROWS: usize = if cfg!(target_arch = "arm") { 2 } else { 4 };
+    const ROWS: usize = 2;
 
     /// Not inlined: every kernel has one copy, and flash is short.
     #[inline(never)]
@@ -86,6 +85,11 @@ impl Fma for Hardware {
     fn fma(self, a: f32, b: f32, c: f32) -> f32 {
         fma(a, b, c)
     }
+    #[cfg(smlad)]
+    #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+        super::smlad::dot(x, stride, w, acc);
+    }
     #[inline(always)]
     unsafe fn tile<E: Element>(self, rows: usize, tile: &Tile<E>) {
         // SAFETY: the caller's.
@@ -93,40 +97,8 @@ impl Fma for Hardware {
     }
 }
 
-/// A panel's columns a few at a time, as many as leave the registers for the rows.
-/// # Safety
-/// What [`Tile`] says of `rows` rows of a panel.
-#[cfg(not(target_arch = "arm"))]
-#[inline(never)]
-unsafe fn tile<E: Element>(rows: usize, tile: &Tile<E>) {
-    use super::matmul::TileOf;
-    let s = Scalar(Hardware::here());
-    let columns = if rows > 2 { 4 } else { PANEL / rows.max(1) };
-    for first in (0..PANEL).step_by(columns) {
-        let some = Tile {
-            b: tile.b.wrapping_add(first),
-            init: match tile.init {
-                Init::Bias(bias) => Init::Bias(bias.wrapping_add(first)),
-                init => init,
-            },
-            out: tile.out.wrapping_add(first),
-            ..*tile
-        };
-        // SAFETY: the caller's; these columns are the panel's.
-        unsafe {
-            match rows {
-                1 => TileOf::<_, 1, PANEL>::new(&some).run(s),
-                2 => TileOf::<_, 2, 8>::new(&some).run(s),
-                3 => TileOf::<_, 3, 4>::new(&some).run(s),
-                _ => TileOf::<_, 4, 4>::new(&some).run(s),
-            }
-        }
-    }
-}
-
 /// # Safety
 /// What [`Tile`] says of one or two rows of a panel.
-#[cfg(target_arch = "arm")]
 #[inline(never)]
 unsafe fn tile<E: Element>(rows: usize, tile: &Tile<E>) {
     // SAFETY: the caller's; a panel's columns are neighbours in the output and the bias.
@@ -280,5 +252,180 @@ unsafe extern "C" fn pair(
         "pop {{r4, r5}}",
         "bx lr",
         ".purgem CODEC_PAIR",
+    )
+}
+
+/// `out[n] = fma(x[k], w[k][n], out[n])` for `k < depth`, `n < 16`.
+/// # Safety
+/// `depth` values of `x`, `depth` rows of 16 of `w` and 16 of `out` are there.
+#[cfg(not(target_arch = "arm"))]
+#[unsafe(naked)]
+#[rustfmt::skip]
+unsafe extern "C" fn row(out: *mut f32, x: *const f32, w: *const f32, depth: usize) {
+    core::arch::naked_asm!(
+        ".option push",
+        ".option arch, +f",
+        "flw ft0, 0(a0)",
+        "flw ft1, 4(a0)",
+        "flw ft2, 8(a0)",
+        "flw ft3, 12(a0)",
+        "flw ft4, 16(a0)",
+        "flw ft5, 20(a0)",
+        "flw ft6, 24(a0)",
+        "flw ft7, 28(a0)",
+        "flw ft8, 32(a0)",
+        "flw ft9, 36(a0)",
+        "flw ft10, 40(a0)",
+        "flw ft11, 44(a0)",
+        "flw fa0, 48(a0)",
+        "flw fa1, 52(a0)",
+        "flw fa2, 56(a0)",
+        "flw fa3, 60(a0)",
+        "beqz a3, 2f",
+        "1:",
+        "flw fa4, 0(a1)",
+        "flw fa5, 0(a2)",
+        "fmadd.s ft0, fa4, fa5, ft0",
+        "flw fa6, 4(a2)",
+        "fmadd.s ft1, fa4, fa6, ft1",
+        "flw fa7, 8(a2)",
+        "fmadd.s ft2, fa4, fa7, ft2",
+        "flw fa5, 12(a2)",
+        "fmadd.s ft3, fa4, fa5, ft3",
+        "flw fa6, 16(a2)",
+        "fmadd.s ft4, fa4, fa6, ft4",
+        "flw fa7, 20(a2)",
+        "fmadd.s ft5, fa4, fa7, ft5",
+        "flw fa5, 24(a2)",
+        "fmadd.s ft6, fa4, fa5, ft6",
+        "flw fa6, 28(a2)",
+        "fmadd.s ft7, fa4, fa6, ft7",
+        "flw fa7, 32(a2)",
+        "fmadd.s ft8, fa4, fa7, ft8",
+        "flw fa5, 36(a2)",
+        "fmadd.s ft9, fa4, fa5, ft9",
+        "flw fa6, 40(a2)",
+        "fmadd.s ft10, fa4, fa6, ft10",
+        "flw fa7, 44(a2)",
+        "fmadd.s ft11, fa4, fa7, ft11",
+        "flw fa5, 48(a2)",
+        "fmadd.s fa0, fa4, fa5, fa0",
+        "flw fa6, 52(a2)",
+        "fmadd.s fa1, fa4, fa6, fa1",
+        "flw fa7, 56(a2)",
+        "fmadd.s fa2, fa4, fa7, fa2",
+        "flw fa5, 60(a2)",
+        "fmadd.s fa3, fa4, fa5, fa3",
+        "addi a1, a1, 4",
+        "addi a2, a2, 64",
+        "addi a3, a3, -1",
+        "bnez a3, 1b",
+        "2:",
+        "fsw ft0, 0(a0)",
+        "fsw ft1, 4(a0)",
+        "fsw ft2, 8(a0)",
+        "fsw ft3, 12(a0)",
+        "fsw ft4, 16(a0)",
+        "fsw ft5, 20(a0)",
+        "fsw ft6, 24(a0)",
+        "fsw ft7, 28(a0)",
+        "fsw ft8, 32(a0)",
+        "fsw ft9, 36(a0)",
+        "fsw ft10, 40(a0)",
+        "fsw ft11, 44(a0)",
+        "fsw fa0, 48(a0)",
+        "fsw fa1, 52(a0)",
+        "fsw fa2, 56(a0)",
+        "fsw fa3, 60(a0)",
+        "ret",
+        ".option pop",
+    )
+}
+
+/// As [`row`], for two rows and eight columns of a panel.
+/// # Safety
+/// `depth` values of `x` and `below`, 8 of `out` and `other`, and `depth` rows of `w`, 16 apart, are there.
+#[cfg(not(target_arch = "arm"))]
+#[unsafe(naked)]
+#[rustfmt::skip]
+unsafe extern "C" fn pair(
+    out: *mut f32,
+    x: *const f32,
+    w: *const f32,
+    depth: usize,
+    below: *const f32,
+    other: *mut f32,
+) {
+    core::arch::naked_asm!(
+        ".option push",
+        ".option arch, +f",
+        "flw ft0, 0(a0)",
+        "flw ft1, 4(a0)",
+        "flw ft2, 8(a0)",
+        "flw ft3, 12(a0)",
+        "flw ft4, 16(a0)",
+        "flw ft5, 20(a0)",
+        "flw ft6, 24(a0)",
+        "flw ft7, 28(a0)",
+        "flw ft8, 0(a5)",
+        "flw ft9, 4(a5)",
+        "flw ft10, 8(a5)",
+        "flw ft11, 12(a5)",
+        "flw fa0, 16(a5)",
+        "flw fa1, 20(a5)",
+        "flw fa2, 24(a5)",
+        "flw fa3, 28(a5)",
+        "beqz a3, 2f",
+        "1:",
+        "flw fa4, 0(a1)",
+        "flw fa5, 0(a4)",
+        "flw fa6, 0(a2)",
+        "fmadd.s ft0, fa4, fa6, ft0",
+        "fmadd.s ft8, fa5, fa6, ft8",
+        "flw fa7, 4(a2)",
+        "fmadd.s ft1, fa4, fa7, ft1",
+        "fmadd.s ft9, fa5, fa7, ft9",
+        "flw fa6, 8(a2)",
+        "fmadd.s ft2, fa4, fa6, ft2",
+        "fmadd.s ft10, fa5, fa6, ft10",
+        "flw fa7, 12(a2)",
+        "fmadd.s ft3, fa4, fa7, ft3",
+        "fmadd.s ft11, fa5, fa7, ft11",
+        "flw fa6, 16(a2)",
+        "fmadd.s ft4, fa4, fa6, ft4",
+        "fmadd.s fa0, fa5, fa6, fa0",
+        "flw fa7, 20(a2)",
+        "fmadd.s ft5, fa4, fa7, ft5",
+        "fmadd.s fa1, fa5, fa7, fa1",
+        "flw fa6, 24(a2)",
+        "fmadd.s ft6, fa4, fa6, ft6",
+        "fmadd.s fa2, fa5, fa6, fa2",
+        "flw fa7, 28(a2)",
+        "fmadd.s ft7, fa4, fa7, ft7",
+        "fmadd.s fa3, fa5, fa7, fa3",
+        "addi a1, a1, 4",
+        "addi a4, a4, 4",
+        "addi a2, a2, 64",
+        "addi a3, a3, -1",
+        "bnez a3, 1b",
+        "2:",
+        "fsw ft0, 0(a0)",
+        "fsw ft1, 4(a0)",
+        "fsw ft2, 8(a0)",
+        "fsw ft3, 12(a0)",
+        "fsw ft4, 16(a0)",
+        "fsw ft5, 20(a0)",
+        "fsw ft6, 24(a0)",
+        "fsw ft7, 28(a0)",
+        "fsw ft8, 0(a5)",
+        "fsw ft9, 4(a5)",
+        "fsw ft10, 8(a5)",
+        "fsw ft11, 12(a5)",
+        "fsw fa0, 16(a5)",
+        "fsw fa1, 20(a5)",
+        "fsw fa2, 24(a5)",
+        "fsw fa3, 28(a5)",
+        "ret",
+        ".option pop",
     )
 }

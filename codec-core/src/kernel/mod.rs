@@ -24,6 +24,8 @@ mod panels;
 mod scalar;
 mod search;
 mod simd;
+#[cfg(smlad)]
+mod smlad;
 #[cfg(test)]
 mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

@@ -79,7 +79,7 @@ pub(super) trait Element: Copy + Sync {
     /// Rows of a panel as f32, at most `depth` of them and at least one, and how many: where they lie, or in `room`.
     /// # Safety
     /// They can be read at `p`.
-    #[cfg(all(embedded_fma, target_arch = "arm"))]
+    #[cfg(embedded_fma)]
     unsafe fn widen(p: *const Self, depth: usize, room: &mut [f32; super::embedded::WIDENED]) -> (*const f32, usize);
 }
 
@@ -94,7 +94,7 @@ impl Element for f32 {
         // SAFETY: the caller's.
         s.splat(unsafe { *p })
     }
-    #[cfg(all(embedded_fma, target_arch = "arm"))]
+    #[cfg(embedded_fma)]
     #[inline(always)]
     unsafe fn widen(p: *const f32, depth: usize, _: &mut [f32; super::embedded::WIDENED]) -> (*const f32, usize) {
         (p, depth)
@@ -113,7 +113,7 @@ impl Element for u16 {
         // SAFETY: the caller's.
         s.splat_half(unsafe { *p })
     }
-    #[cfg(all(embedded_fma, target_arch = "arm"))]
+    #[cfg(embedded_fma)]
     #[inline(always)]
     unsafe fn widen(p: *const u16, depth: usize, room: &mut [f32; super::embedded::WIDENED]) -> (*const f32, usize) {
         let depth = depth.min(room.len() / PANEL);

@@ -2,7 +2,7 @@
 
 use super::matmul::Tile;
 use super::simd::{Op, Simd, operations, tiles};
-use super::{Element, PANEL};
+use super::{Element, PANEL, int8};
 use crate::weights::f16_to_f32;
 
 /// Where fused multiply-add comes from.
@@ -13,6 +13,11 @@ pub(super) trait Fma: Copy {
     /// Runs `op`, compiled to use it.
     fn call<O: Op>(self, op: O) -> O::Output;
     fn fma(self, a: f32, b: f32, c: f32) -> f32;
+    /// [`int8::dot`].
+    #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+        int8::dot(x, stride, w, acc);
+    }
     /// Runs [`Tile`] with that many rows.
     /// # Safety
     /// What [`Tile`] says.
@@ -166,6 +171,10 @@ impl<F: Fma> Simd for Scalar<F> {
     unsafe fn transpose(self, from: *const f32, _: usize, to: *mut f32, _: usize) {
         // SAFETY: the caller's.
         unsafe { *to = *from }
+    }
+    #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+        self.0.dot(x, stride, w, acc);
     }
     #[inline(always)]
     fn vectors(_: usize, _: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use codec_core::kernel::{self, Compute, Epilogue, Isa, Out, Panels, Pointwise, Rows, Start};
+use codec_core::kernel::{self, Compute, Epilogue, Isa, Out, Panels, Pointwise, Rows, Start, Weights};
 use semihosting::println;
 
 use crate::counter::count;
@@ -42,7 +42,7 @@ pub fn check() -> bool {
     noise(memory);
     let (x, rest) = memory.split_at_mut(ROWS * DEPTH);
     let (w, y) = rest.split_at_mut(COLUMNS * DEPTH);
-    let panels = Panels { columns: COLUMNS, depth: DEPTH, data: w };
+    let panels = Panels { columns: COLUMNS, depth: DEPTH, data: Weights::F32(w) };
     let plain = Epilogue { residual: None, then: Pointwise::Identity };
     let mut right = true;
     for rows in 1..=ROWS {
@@ -59,6 +59,7 @@ pub fn check() -> bool {
         let macs = rows * DEPTH * COLUMNS;
         println!("f32 product, {rows} rows: {} instructions a MAC", Hundredths(instructions, macs as u64));
     }
+    right &= check_int8(x, w, y);
     for (name, f) in [
         ("elu", Pointwise::Elu(1.0)),
         ("leaky relu", Pointwise::LeakyRelu(0.1)),
@@ -73,6 +74,41 @@ pub fn check() -> bool {
         let (instructions, done) = count(|| kernel::pointwise(CX, f, 64, x));
         right &= done && x.iter().all(|v| v.is_finite());
         println!("{name}: {} instructions a value", Hundredths(instructions, 512));
+    }
+    right
+}
+
+/// Products with int8 weights, of integers that are their own roundings: sums are exact.
+fn check_int8(x: &mut [f32], w: &mut [f32], y: &mut [f32]) -> bool {
+    const LEVELS: f32 = 32767.0;
+    const GROUP: usize = 4;
+    for row in x.chunks_exact_mut(DEPTH) {
+        row.iter_mut().for_each(|v| *v = (*v * LEVELS) as i16 as f32);
+        row[0] = LEVELS;
+    }
+    // Any bytes will do but -128.
+    let (weights, scales) = w.split_at_mut(COLUMNS * DEPTH / 4);
+    let weights: &mut [i8] = bytemuck::cast_slice_mut(weights);
+    weights.iter_mut().for_each(|w| *w = (*w).max(-127));
+    scales[..COLUMNS].fill(1.0);
+    let data = Weights::I8 { values: weights, scales: &scales[..COLUMNS] };
+    let panels = Panels { columns: COLUMNS, depth: DEPTH, data };
+    let plain = Epilogue { residual: None, then: Pointwise::Identity };
+    let mut right = true;
+    for rows in 1..=ROWS {
+        let a = Rows { data: x, origin: 0, rows, row_stride: DEPTH, taps: 1, tap_stride: 0, depth: DEPTH };
+        y.fill(f32::NAN);
+        let out = Out { data: y, origin: 0, row_stride: COLUMNS };
+        let (instructions, done) = count(|| kernel::matmul(CX, a, panels, Start::Zero, plain, out));
+        let exact = |t: usize, n: usize| {
+            let (panel, c) = (n / kernel::PANEL * DEPTH * kernel::PANEL, n % kernel::PANEL);
+            let at = |k: usize| panel + k / 2 * 2 * kernel::PANEL + c / 2 * GROUP + k % 2 * 2 + c % 2;
+            (0..DEPTH).fold(0i32, |sum, k| sum + x[t * DEPTH + k] as i32 * i32::from(weights[at(k)]))
+        };
+        let same = (0..rows * COLUMNS).all(|i| y[i] == exact(i / COLUMNS, i % COLUMNS) as f32);
+        right &= done && same;
+        let macs = rows * DEPTH * COLUMNS;
+        println!("int8 product, {rows} rows: {} instructions a MAC", Hundredths(instructions, macs as u64));
     }
     right
 }

@@ -39,6 +39,7 @@ fn main() -> ! {
     // SAFETY: there is one thread, and `main` runs once.
     let memory = unsafe { &mut *(&raw mut MEMORY) };
     let mut right = kernels::check();
+    println!("kernels: {}", if right { "exact" } else { "WRONG" });
     for (name, run) in [("decode", coding::decode as fn(&mut _) -> _), ("encode", coding::encode)] {
         let stack = stack::paint();
         if let Err(coding::Failure(why)) = run(memory) {
