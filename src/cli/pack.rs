@@ -190,7 +190,7 @@ impl Form {
                     name(path)
                 )?;
                 for line in image.chunks(32) {
-                    write!(out, "\\\n")?;
+                    writeln!(out, "\\")?;
                     line.iter().try_for_each(|b| write!(out, "\\x{b:02x}"))?;
                 }
                 writeln!(out, "\");")

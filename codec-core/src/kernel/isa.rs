@@ -80,7 +80,9 @@ pub(super) fn scalar_has_fma() -> bool {
 /// Whether a machine with AVX-512 multiplies and adds 16-bit integers in one instruction.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn vnni() -> bool {
-    has!("avx512vnni") && has!("avx512bw")
+    // Without `std` these are known as the program is compiled, and lints see constants.
+    let (sums, words) = (has!("avx512vnni"), has!("avx512bw"));
+    sums && words
 }
 
 impl fmt::Display for Isa {
