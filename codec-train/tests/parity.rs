@@ -54,12 +54,20 @@ fn same(what: &str, got: &[f32], expected: &[f32]) {
 fn check(name: &str) {
     let Pair { case, file, model, codec, store } = pair(name);
     let channels = model.spec().channels as usize;
-    let latent_channels = model.spec().latent as usize;
     let pcm = case.array("pcm").channels_last();
     // A length that is no multiple of the hop too.
     let odd = case.manifest["input"]["odd_length"].as_u64().unwrap() as usize * channels;
+    compare(&file, &model, &codec, &store, [&pcm[..], &pcm[..odd]]);
+}
+
+/// Encoder, quantizer and decoder by themselves, and the file that comes out.
+fn compare(file: &ModelFile, model: &Model, codec: &TrainCodec, store: &Store, signals: [&[f32]; 2]) {
+    // A run without a model file starts from the same spec.
+    assert_eq!(codec::import::published_spec(&model.spec().name).as_ref(), Some(model.spec()));
+    let channels = model.spec().channels as usize;
+    let latent_channels = model.spec().latent as usize;
     let vars = store.vars(Tracking::None);
-    for pcm in [&pcm[..], &pcm[..odd]] {
+    for pcm in signals {
         let expected = engine(model.encoder_plan().unwrap().chain(), pcm);
         let latent = codec.encode(&vars, tensor(pcm, channels)).unwrap();
         same("latent", &rows(latent.clone()), &expected);
@@ -89,11 +97,11 @@ fn check(name: &str) {
         let got = codec.decode(&vars, tensor(&dequantised, latent_channels)).unwrap();
         same("pcm", &rows(got), &decoded);
     }
-    returns(&file, &codec, &store);
+    returns(file, codec, store);
     let mut normed = store.clone();
     codec.add_weight_norm(&mut normed).unwrap();
     assert!(normed.iter().any(|(name, _)| name.ends_with(".weight_g")));
-    returns(&file, &codec, &normed);
+    returns(file, codec, &normed);
 }
 
 /// The file that comes out holds what went in, tensor for tensor.
@@ -128,6 +136,21 @@ fn dac_16khz() {
 #[test]
 fn soundstream_24k_240d() {
     check("academicodec_soundstream_24k_240d");
+}
+
+/// The codec for microcontrollers has no golden case: tensors that were not trained.
+#[test]
+fn nano_16k() {
+    let spec = codec::nano::spec();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nano.safetensors");
+    let tensors = codec::nano::random_tensors(&spec, 3);
+    codec::model_file::write_model(&path, &spec, &tensors, &Default::default()).unwrap();
+    let (file, model) = (ModelFile::open(&path).unwrap(), Model::load(&path).unwrap());
+    let codec = TrainCodec::new(&spec, Rules::default()).unwrap();
+    let store = codec.load(&file, &device::cpu()).unwrap();
+    let pcm: Vec<f32> = (0..6400).map(|i| (i as f32 * 0.05).sin() * (i as f32 * 0.0013).cos() * 0.5).collect();
+    compare(&file, &model, &codec, &store, [&pcm, &pcm[..5001]]);
 }
 
 #[test]
