@@ -96,7 +96,8 @@ fn mel() {
 fn gradients_are_those_of_finite_differences() {
     let stft = StftLoss::new(&[StftScale { n_fft: 64, hop: 12, window: 40 }]);
     let mel = MelLoss::new(16_000, &[MelScale { window: 64, hop: 16, mels: 8 }]);
-    let losses: [(&str, &dyn Fn(Tensor<3>, Tensor<3>) -> Tensor<1>); 4] = [
+    type Loss<'a> = &'a dyn Fn(Tensor<3>, Tensor<3>) -> Tensor<1>;
+    let losses: [(&str, Loss<'_>); 4] = [
         ("l1", &waveform_l1),
         ("l2", &waveform_l2),
         ("stft", &|a, b| stft.forward(a, b)),
