@@ -2,8 +2,8 @@
 //! after a warm-up. `compare.py` runs it in turn with the peers.
 //!
 //! `cargo bench --bench speed -- [--threads N] [--seconds S] [--frames] [--precision P] [CASE ...]`, cases as in
-//! `tests/golden`. `--frames` goes frame by frame, as on a line; `--precision` says how weights are held, `f32` (the default)
-//! or `f16`.
+//! `tests/golden`. `--frames` goes frame by frame, as on a line; `--precision` says how weights are held, `f32` (the default),
+//! `f16` or `i8`.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -26,7 +26,8 @@ fn main() {
                 precision = match args.next().as_deref() {
                     Some("f32") => Precision::F32,
                     Some("f16") => Precision::F16,
-                    _ => panic!("--precision f32 or f16"),
+                    Some("i8") => Precision::I8,
+                    _ => panic!("--precision f32, f16 or i8"),
                 }
             }
             // What cargo adds.

@@ -14,7 +14,7 @@ fn main() {
         // Only with a double-precision unit does the compiler hand out floating-point registers to assembly.
         let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
         let double = |cpu: &&str| flags.split('\u{1f}').any(|flag| flag.ends_with(&format!("target-cpu={cpu}")));
-        if ["cortex-m7", "cortex-m55", "cortex-m85"].iter().any(|cpu| double(&cpu)) {
+        if ["cortex-m7", "cortex-m55", "cortex-m85"].iter().any(double) {
             println!("cargo::rustc-cfg=fpu_double");
         }
     }

@@ -1,8 +1,8 @@
 //! What `examples/cortex-m` runs on: deploy images of a model, a `.nac` stream and a short signal, with what the host makes
 //! of them.
 //!
-//! `cargo run --release --example firmware_payload -- FOLDER [MODEL.safetensors]`; without a model it is `nano-16k` with random
-//! weights.
+//! `cargo run --release --example firmware_payload -- FOLDER [PRECISION [MODEL.safetensors]]`; the precision of the weights
+//! is `f32` or `f16`, and without a model it is `nano-16k` with random weights.
 
 use std::{
     error::Error,
@@ -11,11 +11,12 @@ use std::{
 };
 
 use codec::{
-    Model, PackOptions, Parts,
+    Model, PackOptions, PackParts,
     core::{
         bitstream::{CodeGroup, GROUP_LEN, Header, Layout},
         image::Image,
         kernel::{Aligned, Compute, Isa},
+        weights::Precision,
     },
     model_file::{Provenance, write_model},
     nac::{Method, NacWriter},
@@ -28,8 +29,13 @@ const ENCODED: f32 = 0.4;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let folder = args.next().ok_or("usage: firmware_payload FOLDER [MODEL.safetensors]")?;
+    let folder = args.next().ok_or("usage: firmware_payload FOLDER [f32|f16 [MODEL.safetensors]]")?;
     fs::create_dir_all(&folder)?;
+    let precision = match args.next().as_deref().and_then(Path::to_str) {
+        None | Some("f32") => Precision::F32,
+        Some("f16") => Precision::F16,
+        Some(other) => return Err(format!("no precision {other}").into()),
+    };
     let model = match args.next() {
         Some(path) => Model::load(path)?,
         None => {
@@ -39,13 +45,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             Model::load(path)?
         }
     };
-    payload(&model, &folder)
+    payload(&model.with_precision(precision), &folder)
 }
 
 fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     let spec = model.spec();
-    let encoder = model.pack(&PackOptions { parts: Parts::Encoder, frames: 1 })?;
-    let decoder = model.pack(&PackOptions { parts: Parts::Decoder, frames: 1 })?;
+    let encoder = model.pack(&PackOptions { parts: PackParts::Encoder, frames: 1 })?;
+    let decoder = model.pack(&PackOptions { parts: PackParts::Decoder, frames: 1 })?;
     let rate = spec.sample_rate as f32;
     let pcm = signal((DECODED * rate) as usize, rate);
     let short = pcm.get(..(ENCODED * rate) as usize).unwrap_or(&pcm);

@@ -3,9 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use codec_core::{
-    image::{Image, ImageError, Meta, SharedBytes, pack},
+    image::{Cut, Image, ImageError, Meta, SharedBytes, pack},
     pipeline::{Decoder, Encoder},
     spec::{CodecSpec, Framing},
+    weights::Precision,
 };
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,7 @@ pub(crate) struct ImageFile {
     pub spec: CodecSpec,
     pub provenance: Provenance,
     pub fingerprint: Fingerprint,
+    pub precision: Precision,
     pub encoder: Option<Encoder>,
     pub decoder: Option<Decoder>,
 }
@@ -82,18 +84,18 @@ impl ImageFile {
         let spec_error = |reason: String| ImageFileError::Spec { path: path.to_owned(), reason };
         let json = image.spec_json().ok_or_else(|| spec_error("it has none".to_owned()))?;
         let About { spec, provenance } = serde_json::from_slice(json).map_err(|e| spec_error(e.to_string()))?;
-        let Meta { sample_rate, channels, hop, fingerprint, .. } = *image.meta();
+        let Meta { sample_rate, channels, hop, precision, fingerprint, .. } = *image.meta();
         if (spec.sample_rate, spec.channels, spec.hop) != (sample_rate, channels, hop) {
             return Err(spec_error("its spec is that of another model".to_owned()).into());
         }
         let (encoder, decoder) = codec_core::image::load(&bytes).map_err(image_error)?;
-        Ok(Self { spec, provenance, fingerprint: Fingerprint(fingerprint), encoder, decoder })
+        Ok(Self { spec, provenance, fingerprint: Fingerprint(fingerprint), precision, encoder, decoder })
     }
 }
 
 /// Which parts of a model an image has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Parts {
+pub enum PackParts {
     /// What the model has.
     #[default]
     All,
@@ -107,14 +109,14 @@ pub enum Parts {
 #[derive(Clone, Copy, Debug)]
 pub struct PackOptions {
     /// Encoder, decoder or both.
-    pub parts: Parts,
+    pub parts: PackParts,
     /// Frames of one step where the image runs without a heap; behind a heap, steps are of any size.
     pub frames: u32,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { parts: Parts::All, frames: 1 }
+        Self { parts: PackParts::All, frames: 1 }
     }
 }
 
@@ -126,30 +128,30 @@ impl Model {
     pub fn pack(&self, options: &PackOptions) -> Result<Vec<u8>, Error> {
         let mut spec = self.spec().clone();
         match options.parts {
-            Parts::All => {}
-            Parts::Decoder => spec.encoder = None,
-            Parts::Encoder => spec.decoder = None,
+            PackParts::All => {}
+            PackParts::Decoder => spec.encoder = None,
+            PackParts::Encoder => spec.decoder = None,
         }
         let encoder = match (&spec.encoder, options.parts) {
-            (None, Parts::All | Parts::Decoder) => None,
+            (None, PackParts::All | PackParts::Decoder) => None,
             _ => Some(self.encoder_plan()?),
         };
         let decoder = match (&spec.decoder, options.parts) {
-            (None, Parts::All | Parts::Encoder) => None,
+            (None, PackParts::All | PackParts::Encoder) => None,
             _ => Some(self.decoder_plan()?),
         };
-        let delay = self.info()?.delay_ms.map_or(0.0, |ms| ms * f64::from(spec.sample_rate) / 1000.0);
         let meta = Meta {
             sample_rate: spec.sample_rate,
             channels: spec.channels,
             hop: spec.hop,
             frames: options.frames.max(1),
-            delay: delay.ceil() as u32,
-            segments: match spec.framing {
-                // An encoder that works in windows needs each of them whole, which the library knows of.
-                Framing::Stream | Framing::Windows { .. } => None,
-                Framing::Segments { length, stride, normalize } => Some((length, stride, normalize)),
+            delay: self.info()?.delay_samples.map(|samples| samples.ceil() as u32),
+            cut: match spec.framing {
+                Framing::Stream => Cut::Stream,
+                Framing::Segments { length, stride, normalize } => Cut::Segments { length, stride, normalize },
+                Framing::Windows { length, stride } => Cut::Windows { length, stride },
             },
+            precision: self.precision(),
             fingerprint: self.fingerprint().0,
         };
         let about = About { spec, provenance: self.provenance().clone() };

@@ -21,8 +21,8 @@ mod threads;
 pub mod tokens;
 
 pub use codes::{Codes, Segment};
-pub use compare::{Comparison, LayerSnr};
+pub use compare::{COMPARED_SECONDS, Comparison, LayerSnr};
 pub use error::Error;
-pub use image_file::{ImageFileError, PackOptions, Parts};
+pub use image_file::{ImageFileError, PackOptions, PackParts};
 pub use model::{Bitrate, Model, ModelInfo, NetworkInfo, Options};
 pub use stream::{Decoder, Encoder};

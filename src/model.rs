@@ -112,6 +112,16 @@ impl Model {
         Ok(Self::of(ModelFile::from_static(bytes)?))
     }
 
+    /// How the weights of the networks are held.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether this is a deploy image.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.source, Source::Image(_))
+    }
+
     /// Whether a file can be read and starts as a deploy image.
     pub fn is_image(path: impl AsRef<Path>) -> bool {
         let mut start = Vec::with_capacity(8);
@@ -341,6 +351,8 @@ impl Model {
             codebook_sizes: quantizer.sizes().to_vec(),
             bitrates: self.bitrates()?,
             streamable,
+            precision: self.precision,
+            delay_samples: streamable.then_some(samples),
             delay_ms: streamable.then(|| samples / f64::from(spec.sample_rate) * 1000.0),
             encoder,
             decoder,
@@ -350,11 +362,11 @@ impl Model {
 
 impl From<ImageFile> for Model {
     fn from(image: ImageFile) -> Self {
-        let ImageFile { spec, provenance, fingerprint, encoder, decoder } = image;
+        let ImageFile { spec, provenance, fingerprint, precision, encoder, decoder } = image;
         let cell = |found: Option<_>| found.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part)));
         Self {
             source: Source::Image(About { spec, provenance, fingerprint }),
-            precision: Precision::default(),
+            precision,
             encoder: cell(encoder),
             decoder: decoder.map_or_else(OnceLock::new, |part| OnceLock::from(Ok(part))),
         }
@@ -384,7 +396,11 @@ pub struct ModelInfo {
     pub bitrates: Vec<Bitrate>,
     /// Whether encoder and decoder take a signal in pieces of any size.
     pub streamable: bool,
-    /// Algorithmic delay: a hop, and what encoder and decoder look ahead.
+    /// How the weights of the networks are held.
+    pub precision: Precision,
+    /// Algorithmic delay in samples: a hop, and what encoder and decoder look ahead.
+    pub delay_samples: Option<f64>,
+    /// The same in milliseconds.
     pub delay_ms: Option<f64>,
     /// The encoder, if there is one.
     pub encoder: Option<NetworkInfo>,

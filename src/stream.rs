@@ -137,18 +137,19 @@ impl<'m> Encoder<'m> {
             hop,
             bytes: options.max_memory,
         };
-        let mode = match (segments(spec), &plan.chain().plan().whole) {
-            _ if let Framing::Windows { length, stride } = spec.framing => {
-                windows = Some((Windowed::new(channels, hop, length as usize, stride as usize), None));
-                Mode::Whole(whole(format!("in windows of {length} samples")))
-            }
+        let mut reason = plan.chain().plan().whole.clone();
+        if let Framing::Windows { length, stride } = spec.framing {
+            windows = Some((Windowed::new(channels, hop, length as usize, stride as usize), None));
+            reason = Some(format!("in windows of {length} samples"));
+        }
+        let mode = match (segments(spec), reason) {
             (Some((length, stride, normalize)), _) => {
                 splitter = Some((Segmented::new(channels, length, stride), normalize));
                 let frames = length.div_ceil(hop);
                 check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
                 Mode::Segments(plan.state_merging(frames, codebooks, beam, merged)?)
             }
-            (None, Some(reason)) => Mode::Whole(whole(reason.clone())),
+            (None, Some(reason)) => Mode::Whole(whole(reason)),
             (None, None) => {
                 let frames = chunk_frames(plan.chain(), spec, hop);
                 check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
@@ -185,7 +186,12 @@ impl<'m> Encoder<'m> {
     pub fn max_frames(&self, samples: usize) -> usize {
         match &self.mode {
             Mode::Steps(state) => in_steps(samples, state.max_samples(), |n| self.plan.max_frames(n)),
-            Mode::Whole(_) => self.plan.max_frames((self.whole.len() / self.channels).saturating_add(samples)),
+            Mode::Whole(_) => match &self.windows {
+                Some((windows, _)) => {
+                    windows.max_windows(samples).saturating_mul(self.plan.max_frames(windows.length()))
+                }
+                None => self.plan.max_frames((self.whole.len() / self.channels).saturating_add(samples)),
+            },
             Mode::Segments(_) => {
                 let Some((splitter, _)) = &self.splitter else { return 0 };
                 splitter.max_segments(samples).saturating_mul(self.plan.max_frames(splitter.length()))
@@ -260,7 +266,22 @@ impl<'m> Encoder<'m> {
                     }
                 }
             })?,
-            Mode::Whole(limit) if let Some((windows, state)) = &mut self.windows => {
+            Mode::Whole(limit) => {
+                let Some((windows, state)) = &mut self.windows else {
+                    let rows = (self.whole.len() + pcm.len()) / channels;
+                    let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, codebooks, self.beam);
+                    limit.check(parts, rows)?;
+                    self.whole.extend_from_slice(pcm);
+                    if finish {
+                        let mut state =
+                            plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
+                        let whole = std::mem::take(&mut self.whole);
+                        threads.run(|cx| step(plan, cx, &mut state, &whole, true, (first, ALL), codes, out))?;
+                    }
+                    self.frames += (out.frames() - before) as u64;
+                    self.finished = finish;
+                    return Ok(());
+                };
                 let mut each = |pcm: &[f32], window: Window| -> Result<(), Error> {
                     let rows = pcm.len() / channels;
                     // The first window of a signal is its longest.
@@ -276,17 +297,6 @@ impl<'m> Encoder<'m> {
                 windows.push(pcm, &mut each)?;
                 if finish {
                     windows.finish(&mut each)?;
-                }
-            }
-            Mode::Whole(limit) => {
-                let rows = (self.whole.len() + pcm.len()) / channels;
-                let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, codebooks, self.beam);
-                limit.check(parts, rows)?;
-                self.whole.extend_from_slice(pcm);
-                if finish {
-                    let mut state = plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
-                    let whole = std::mem::take(&mut self.whole);
-                    threads.run(|cx| step(plan, cx, &mut state, &whole, true, (first, ALL), codes, out))?;
                 }
             }
             Mode::Segments(state) => {

@@ -1,6 +1,6 @@
 //! The engine of `codec`: what a neural audio codec is (a [`spec`]), and how it runs.
 //!
-//! `no_std`; without the `alloc` feature the kernels and the bitstream work on slices that the caller owns. Nothing here knows of files, threads' owners or a published system.
+//! `no_std`; without the `alloc` feature it runs deploy images ([`image`]) where they lie, on memory that the caller owns. Nothing here knows of files, threads' owners or a published system.
 //!
 //! Activations are **channels last**: a signal of `T` rows (time) and `C` channels is one contiguous
 //! `[T, C]` slice of `f32`.

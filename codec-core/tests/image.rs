@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use codec_core::{
     RunError,
-    image::{Image, ImageError, Meta, load, pack},
+    image::{Cut, Image, ImageError, Meta, load, pack},
     kernel::{Compute, Isa},
     pipeline::{Decoder, Encoder},
     spec::CodecSpec,
+    weights::Precision,
 };
 use proptest::prelude::*;
 use tensors::MapTensors;
@@ -44,7 +45,7 @@ fn spec() -> CodecSpec {
             {{"type":"residual","stages":[{},{}]}},{{"type":"residual","stages":[{},{}]}}]}},
         "decoder":[{},{{"type":"layer-norm","name":"n","channels":10,"epsilon":1e-5,"affine":true}},
             {{"type":"conv-transpose","name":"up","input":10,"output":10,"kernel":4,"stride":2,"groups":1,"bias":true,
-              "trim_left":0,"trim_right":2}},
+              "trim_left":0,"trim_right":2,"blocks":{{"rows":2}}}},
             {{"type":"istft","n_fft":8,"hop":4}}]}}"#,
         conv("a", 1, 5, 4, 2),
         conv("b", 5, 12, 7, 4),
@@ -69,16 +70,22 @@ struct Packed {
 
 impl Packed {
     fn new() -> Self {
+        Self::held_in(Precision::F32)
+    }
+
+    fn held_in(precision: Precision) -> Self {
         let spec = spec();
         let tensors = MapTensors::random(&spec.tensors(), 5);
-        let (encoder, decoder) = (Encoder::new(&spec, &tensors).unwrap(), Decoder::new(&spec, &tensors).unwrap());
+        let encoder = Encoder::with_precision(&spec, &tensors, precision).unwrap();
+        let decoder = Decoder::with_precision(&spec, &tensors, precision).unwrap();
         let meta = Meta {
             sample_rate: spec.sample_rate,
             channels: 1,
             hop: spec.hop,
             frames: FRAMES as u32,
-            delay: 0,
-            segments: None,
+            delay: Some(0),
+            cut: Cut::Stream,
+            precision: Precision::F32,
             fingerprint: [7; 16],
         };
         let bytes = pack(&meta, Some(b"{}"), Some(&encoder), Some(&decoder)).unwrap();
@@ -129,7 +136,13 @@ fn run(image: &Image<'_>, pcm: &[f32]) -> Result<(Vec<u16>, Vec<f32>), RunError>
 
 #[test]
 fn an_image_runs_as_its_model() {
-    let packed = Packed::new();
+    let sizes = [Precision::F32, Precision::F16, Precision::I8].map(runs_as_its_model);
+    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+}
+
+/// The image's bytes.
+fn runs_as_its_model(precision: Precision) -> usize {
+    let packed = Packed::held_in(precision);
     let pcm = noise(40 * HOP);
     let Packed { encoder, decoder, .. } = &packed;
     let mut state = encoder.state(40, 4, 1).unwrap();
@@ -159,6 +172,7 @@ fn an_image_runs_as_its_model() {
     let mut state = loaded_decoder.state(40, 4).unwrap();
     assert_eq!(loaded_decoder.step(cx(), &mut state, &codes, true).unwrap(), samples);
     assert_eq!(loaded_decoder.chain().plan().parameters, decoder.chain().plan().parameters);
+    packed.len
 }
 
 struct Shared(Vec<[u64; 8]>);
@@ -252,8 +266,10 @@ proptest! {
 
     /// Bytes made up with a right checksum: no panic and no endless run, whatever they say.
     #[test]
-    fn made_up_images_do_no_harm(changes in prop::collection::vec((any::<usize>(), 0.0f64..1.0, any::<u8>()), 1..4)) {
-        let packed = Packed::new();
+    fn made_up_images_do_no_harm(
+        changes in prop::collection::vec((any::<usize>(), 0.0f64..1.0, any::<u8>()), 1..4), precision in 0..3usize,
+    ) {
+        let packed = Packed::held_in([Precision::F32, Precision::F16, Precision::I8][precision]);
         let mut copy = packed.image.clone();
         let bytes: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut copy)[..packed.len];
         let parts = tables(bytes);

@@ -142,17 +142,32 @@ fn factors_are_not_folded_into_halves() {
     assert!(snr > 110.0, "{snr}");
 }
 
-/// Rounded weights come as near as eleven bits do.
+/// Rounded weights come as near as eleven bits do, or seven.
 #[test]
 fn rounding_costs_little() {
     for layers in [convolutional(), transformer()] {
         let tensors = MapTensors::random(&layer_tensors(&layers, 3), 19);
         let x = noise(3 * 200, 8);
         let single = run(&chain(&layers, &tensors, Precision::F32), &x, &[200]);
-        let half = run(&chain(&layers, &tensors, Precision::F16), &x, &[200]);
-        let snr = snr(&single, &half);
-        println!("{snr:.1} dB");
-        assert!(snr > 60.0 && snr < 100.0, "{snr}");
+        for (precision, expected) in [(Precision::F16, 60.0..100.0), (Precision::I8, 30.0..60.0)] {
+            let snr = snr(&single, &run(&chain(&layers, &tensors, precision), &x, &[200]));
+            println!("{precision:?}: {snr:.1} dB");
+            assert!(expected.contains(&snr), "{precision:?}: {snr}");
+        }
+    }
+}
+
+/// An output row's scale is its own, so that int8 gives the same bits at any chunking.
+#[test]
+fn int8_is_the_same_at_any_chunking() {
+    for layers in [convolutional(), transformer()] {
+        let tensors = MapTensors::random(&layer_tensors(&layers, 3), 23);
+        let x = noise(3 * 90, 5);
+        let chain = chain(&layers, &tensors, Precision::I8);
+        let expected = run(&chain, &x, &[90]);
+        for pieces in [&[1][..], &[7, 2, 31]] {
+            assert_eq!(run(&chain, &x, pieces), expected, "in pieces of {pieces:?}");
+        }
     }
 }
 
@@ -172,5 +187,6 @@ fn weights_past_the_precision_are_named() {
             Err(error) => panic!("{error}"),
         }
         assert!(Chain::new(&layers, 3, &tensors).is_ok());
+        assert_eq!(Chain::with_precision(&layers, 3, &tensors, Precision::I8).is_ok(), value.is_finite());
     }
 }

@@ -40,7 +40,7 @@ impl Text {
     unsafe fn set(&self, text: &str) {
         // SAFETY: this function's condition.
         let bytes = unsafe { &mut *self.0.get() };
-        let cut = text.floor_char_boundary(TEXT - 1);
+        let cut = (0..TEXT).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         bytes.fill(0);
         // A zero inside would only cut it short.
         bytes.iter_mut().zip(text.as_bytes().iter().take(cut)).for_each(|(to, from)| *to = *from);

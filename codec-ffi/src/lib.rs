@@ -1,8 +1,8 @@
 //! The C ABI of `codec`. Its documentation is `include/codec.h`, which is generated from this crate, and
 //! `docs/c-api.md`.
 //!
-//! Every function checks its arguments ([`args`], [`structs`]), goes through a handle that knows its kind
-//! ([`handle`]), and lets no panic out.
+//! Every function checks its arguments (`args`, `structs`), goes through a handle that knows its kind (`handle`), and
+//! lets no panic out.
 
 // The names are those of C, and what callers must hold to is said once, at the top of the header.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]

@@ -268,11 +268,11 @@ pub unsafe extern "C" fn codec_model_delay(model: *const codec_model, samples: *
             let out = args.output(samples, 1, "samples")?;
             args.disjoint()?;
             let info = shared.0.model.info()?;
-            let Some(milliseconds) = info.delay_ms else {
+            let Some(delay) = info.delay_samples else {
                 let text = format!("{} needs whole signals or segments: its delay depends on them", info.name);
                 return Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text));
             };
-            out.fill(&[milliseconds / 1000.0 * f64::from(info.sample_rate)], "samples")
+            out.fill(&[delay], "samples")
         })
     }
 }

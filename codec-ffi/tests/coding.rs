@@ -188,7 +188,17 @@ fn a_model_of_memory_is_the_same_and_one_model_serves_many_threads() {
     let shifted = [&[0][..], &bytes].concat();
     let pcm = signal(4000, 1);
     let expected = library("stream").encode(&pcm, &Options::default()).unwrap();
-    for data in [&bytes[..], &shifted[1..]] {
+    // A deploy image, on a boundary of its own.
+    let image = library("stream").pack(&codec::PackOptions::default()).unwrap();
+    let mut lines = vec![[0u64; 8]; image.len() / 64 + 2];
+    let place = lines.as_mut_ptr().cast::<u8>();
+    // SAFETY: the lines have room for the image from the first multiple of 64 on.
+    let image = unsafe {
+        let place = place.add(place.align_offset(64));
+        image.as_ptr().copy_to_nonoverlapping(place, image.len());
+        std::slice::from_raw_parts(place, image.len())
+    };
+    for data in [&bytes[..], &shifted[1..], image] {
         let mut model = ptr::null_mut();
         // SAFETY: the bytes outlive the model, whose handle ends once.
         unsafe {

@@ -102,8 +102,11 @@ fn in_memory(model: &Model, frames: usize, samples: u64) -> Vec<u8> {
     }
 }
 
-/// The items of a file, by kind, first frame and frames, and all codes; or the error, with what came before it.
-fn read_all(reader: *mut codec_nac_reader) -> Result<(Vec<(u32, u64, u64)>, Vec<u16>), codec_status> {
+/// Kind, first frame and frames of an item.
+type Item = (u32, u64, u64);
+
+/// The items of a file and all codes, or the error that it ends in.
+fn read_all(reader: *mut codec_nac_reader) -> Result<(Vec<Item>, Vec<u16>), codec_status> {
     let (mut items, mut codes) = (Vec::new(), Vec::new());
     loop {
         let mut item = sized!(codec_nac_item {});
@@ -290,4 +293,42 @@ fn a_truncated_or_changed_file_is_an_error_and_salvage_gives_what_is_whole() {
     assert_eq!(read, without);
     // SAFETY: as above.
     assert_eq!(unsafe { codec_nac_reader_destroy(reader) }, CODEC_OK);
+}
+
+#[test]
+fn segments_come_out_whole_with_their_scales_and_after_a_seek_too() {
+    let model = Model::load("segments");
+    // Segments of 50 frames in chunks of 20.
+    let options = sized!(codec_nac_writer_options { chunk_frames: 20 });
+    let (mut writer, mut reader) = (ptr::null_mut(), ptr::null_mut());
+    let all = codes(150);
+    // SAFETY: a model, and pointers to values of this function; the handles end once, the reader before its bytes.
+    unsafe {
+        assert_eq!(codec_nac_writer_create_memory(model.0, &options, &mut writer), CODEC_OK);
+        for (i, segment) in all.chunks(150).enumerate() {
+            assert_eq!(codec_nac_writer_begin_segment(writer, 0.5 + i as f32), CODEC_OK);
+            assert_eq!(codec_nac_writer_write(writer, segment.as_ptr(), 50), CODEC_OK);
+        }
+        assert_eq!(codec_nac_writer_finish(writer, 5600), CODEC_OK);
+        let (mut data, mut len) = (ptr::null(), 0);
+        assert_eq!(codec_nac_writer_data(writer, &mut data, &mut len), CODEC_OK);
+        assert_eq!(codec_nac_reader_create_memory(data, len, ptr::null(), &mut reader), CODEC_OK);
+        assert_eq!(codec_nac_reader_check_model(reader, model.0), CODEC_OK);
+        let (items, read) = read_all(reader).unwrap();
+        assert_eq!((items, read), (vec![(1, 0, 50), (1, 50, 50), (1, 100, 50), (3, 150, 0)], all.clone()));
+        // To the start of a segment, and into one, whose rest goes.
+        for (to, first) in [(0, 0), (50, 50), (51, 100), (99, 100), (30, 50)] {
+            assert_eq!(codec_nac_reader_seek(reader, to), CODEC_OK);
+            let mut item = sized!(codec_nac_item { kind: codec_nac_kind::CODEC_NAC_LOST as u32 });
+            while item.kind == codec_nac_kind::CODEC_NAC_LOST as u32 {
+                assert_eq!(codec_nac_reader_next(reader, &mut item), CODEC_OK);
+                assert!(item.first_frame >= to, "{item:?}");
+            }
+            assert_eq!((item.first_frame, item.frames, item.scale), (first, 50, 0.5 + (first / 50) as f32), "to {to}");
+            let read = std::slice::from_raw_parts(item.codes, 150);
+            assert_eq!(read, &all[first as usize * 3..][..150]);
+        }
+        assert_eq!(codec_nac_reader_destroy(reader), CODEC_OK);
+        assert_eq!(codec_nac_writer_destroy(writer), CODEC_OK);
+    }
 }

@@ -5,13 +5,15 @@ use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let target = env::var("TARGET").unwrap();
-    let board = match target.split('-').next() {
-        Some("thumbv7em") => "mps2",
-        Some("thumbv8m.main") => "an547",
-        Some(arch) if arch.starts_with("riscv32") => "virt",
-        _ => panic!("no board for {target}: see docs/embedded.md for the targets"),
+    println!("cargo::rerun-if-env-changed=BOARD");
+    let (target, board) = (env::var("TARGET").unwrap(), env::var("BOARD").unwrap_or_default());
+    let fits = match board.as_str() {
+        "an386" | "an500" => target.starts_with("thumbv7em"),
+        "an547" => target.starts_with("thumbv8m.main"),
+        "virt" => target.starts_with("riscv32"),
+        _ => panic!("BOARD must be one of an386, an500, an547 and virt"),
     };
+    assert!(fits, "{board} is no board for {target}: see docs/embedded.md");
     println!("cargo::rustc-check-cfg=cfg(systick)");
     if board == "an547" {
         println!("cargo::rustc-cfg=systick");

@@ -6,7 +6,7 @@ use std::{
 
 use clap::ValueEnum;
 use codec::{
-    Comparison, Model, Options, PackOptions, Parts,
+    Comparison, Model, Options, PackOptions, PackParts,
     audio::{Allow, AudioReader, Conform},
     core::weights::Precision,
 };
@@ -59,14 +59,14 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
         .collect::<Result<_, Failure>>()?;
     let load = || Model::load(&args.model).map_err(|e| Failure::engine(&args.model, e));
     let model = load()?.with_precision(args.dtype.into());
-    if Model::is_image(&args.model) {
+    if model.is_packed() {
         let text = format!("{} is packed already", args.model.display());
         return Err(Failure::new(text, "give the model file that it was made of"));
     }
     let parts = match (args.decoder_only, args.encoder_only) {
-        (true, _) => Parts::Decoder,
-        (_, true) => Parts::Encoder,
-        _ => Parts::All,
+        (true, _) => PackParts::Decoder,
+        (_, true) => PackParts::Encoder,
+        _ => PackParts::All,
     };
     let image = model.pack(&PackOptions { parts, frames: args.frames }).map_err(|e| Failure::engine(&args.model, e))?;
     for (path, form, output) in outputs {
@@ -82,8 +82,14 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
             comparisons.push(compare(&full, &model, path, global)?);
         }
     }
+    // Words are smaller on a 32-bit machine, and so is the state.
+    let frames = args.frames as usize;
+    let encoder = model.encoder_plan().ok().filter(|_| !args.decoder_only).map(|e| e.state_bytes(frames, 1, 0));
+    let decoder = model.decoder_plan().ok().filter(|_| !args.encoder_only).map(|d| d.state_bytes(frames));
     if global.json {
         report::print_json(&json!({
+            "encoder_state_bytes": encoder,
+            "decoder_state_bytes": decoder,
             "dtype": args.dtype.to_possible_value().map(|v| v.get_name().to_owned()),
             "comparisons": comparisons,
             "bytes": image.len(),
@@ -93,6 +99,11 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     } else if !global.quiet {
         let name = &model.spec().name;
         report::say(&format!("{name}: {} bytes, fingerprint {}", image.len(), model.fingerprint()));
+        for (part, bytes) in [("encoder", encoder), ("decoder", decoder)] {
+            if let Some(bytes) = bytes {
+                report::say(&format!("  {part}: {bytes} bytes of state for steps of {frames} frames"));
+            }
+        }
         for (path, found) in args.compare.iter().zip(&comparisons) {
             print(path, found);
         }
@@ -107,6 +118,8 @@ enum Held {
     F32,
     /// Half precision, rounded to nearest
     F16,
+    /// 8-bit integers with a scale for each output channel; LSTMs in half precision
+    I8,
 }
 
 impl From<Held> for Precision {
@@ -114,6 +127,7 @@ impl From<Held> for Precision {
         match held {
             Held::F32 => Self::F32,
             Held::F16 => Self::F16,
+            Held::I8 => Self::I8,
         }
     }
 }
@@ -149,7 +163,9 @@ fn print(path: &Path, found: &Comparison) {
     if let Some(equal) = found.equal_codes {
         report::say(&format!("  codes that stay: {:.2} %", 100.0 * equal));
     }
-    report::say(&format!("  decoded: {}", db(found.samples_snr_db)));
+    if !found.decoder.is_empty() {
+        report::say(&format!("  decoded: {}", db(found.samples_snr_db)));
+    }
 }
 
 /// What an image is written as.
@@ -180,7 +196,7 @@ impl Form {
                 writeln!(out, "\");")
             }
             Self::C => {
-                let name = name(path).to_lowercase();
+                let name = format!("codec_{}", name(path).to_lowercase());
                 writeln!(out, "/* A model image, made by `codec pack`. */\n#include <stddef.h>\n")?;
                 writeln!(out, "const size_t {name}_len = {};", image.len())?;
                 write!(out, "_Alignas(64) const unsigned char {name}[{}] = {{", image.len())?;

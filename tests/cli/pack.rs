@@ -65,20 +65,25 @@ fn what_cannot_be_packed_or_read_is_an_error() {
 }
 
 #[test]
-fn half_precision_is_smaller_and_close() {
+fn less_precision_is_smaller_and_close() {
     let bench = Bench::new();
     bench.steps("a.wav", 4321);
     bench.codec(&["encode", "a.wav", "a.nac"]).ok();
     bench.codec(&["pack", "model.safetensors", "-o", "full.bin"]).ok();
-    let args = ["pack", "model.safetensors", "-o", "half.bin", "--dtype", "f16", "--compare", "a.wav", "--json"];
-    let packed = bench.codec(&args).ok().json();
-    assert_eq!(packed["dtype"], "f16");
-    let compared = &packed["comparisons"][0];
-    // What the model computes with fits 16 bits.
-    assert!(compared["equal_codes"].as_f64().unwrap() > 0.9);
-    assert_eq!(compared["encoder"].as_array().unwrap().len(), 1);
     let size = |name: &str| std::fs::metadata(bench.path(name)).unwrap().len();
-    assert!(size("half.bin") < size("full.bin"));
-    bench.codec(&["decode", "-m", "half.bin", "a.nac", "a.half.wav"]).ok();
-    bench.codec(&["pack", "half.bin", "-o", "again.bin"]).fails(1, &["packed already"]);
+    let mut least = size("full.bin");
+    for dtype in ["f16", "i8"] {
+        let image = format!("{dtype}.bin");
+        let args = ["pack", "model.safetensors", "-o", &image, "--dtype", dtype, "--compare", "a.wav", "--json"];
+        let packed = bench.codec(&args).ok().json();
+        assert_eq!(packed["dtype"], dtype);
+        let compared = &packed["comparisons"][0];
+        // What the model computes with fits 16 bits, and nearly 8.
+        assert!(compared["equal_codes"].as_f64().unwrap() > 0.9);
+        assert_eq!(compared["encoder"].as_array().unwrap().len(), 1);
+        assert!(size(&image) < least, "{dtype}: {} bytes", size(&image));
+        least = size(&image);
+        bench.codec(&["decode", "-m", &image, "a.nac", &format!("a.{dtype}.wav")]).ok();
+        bench.codec(&["pack", &image, "-o", "again.bin"]).fails(1, &["packed already"]);
+    }
 }

@@ -22,17 +22,29 @@ fn sizes<const N: usize>(values: [usize; N]) -> Option<()> {
     hold(values.iter().all(|v| (1..=BIG).contains(v)))
 }
 
+/// Sizes from 0 to [`BIG`].
+fn perhaps_none<const N: usize>(values: [usize; N]) -> Option<()> {
+    hold(values.iter().all(|v| *v <= BIG))
+}
+
 fn within(start: usize, len: usize, total: usize) -> Option<()> {
     hold(start.checked_add(len)? <= total)
 }
 
 struct Checker<'a> {
     network: &'a Network<'a>,
+    layout: &'a Layout<'a>,
 }
 
 impl Checker<'_> {
     fn buffers<const N: usize>(&self, buffers: [usize; N]) -> Option<()> {
         hold(buffers.iter().all(|b| *b < self.network.buffers.len()))
+    }
+
+    /// A buffer with room for `len` values or more.
+    fn room(&self, buffer: usize, len: usize) -> Option<()> {
+        let room = self.layout.rooms.get(buffer)?;
+        hold(room.rows.checked_mul(room.channels)? >= len)
     }
 
     /// A slot of `len` values or more in the arena.
@@ -43,6 +55,7 @@ impl Checker<'_> {
 
     /// Packed weights; a step refuses those that are too short for it.
     fn weight(&self, weight: Weight) -> Option<()> {
+        weight.scales.map_or(Some(()), |s| self.slot(s, 0))?;
         self.slot(weight.slot, 0)
     }
 
@@ -59,7 +72,8 @@ impl Checker<'_> {
     }
 
     fn window(&self, w: &Window) -> Option<()> {
-        sizes([w.span, w.stride, w.left + 1, w.right + 1])
+        sizes([w.span, w.stride])?;
+        perhaps_none([w.left, w.right])
     }
 
     fn phases(&self, (first, count): (usize, usize), width: usize, input: usize) -> Option<()> {
@@ -89,7 +103,8 @@ impl Checker<'_> {
             }
             Kind::ConvTranspose(l) => {
                 self.buffers([l.src, l.dst])?;
-                sizes([l.input, l.output, l.stride, l.drop_left + 1, l.drop_right + 1])?;
+                sizes([l.input, l.output, l.stride])?;
+                perhaps_none([l.drop_left, l.drop_right])?;
                 self.window(&l.window)?;
                 self.phases(l.phases, l.stride * l.output, l.input)?;
                 self.function(l.then)
@@ -97,7 +112,8 @@ impl Checker<'_> {
             Kind::Blocks(l) => {
                 self.buffers([l.src, l.dst, l.tmp])?;
                 sizes([l.rows, l.input, l.output, l.kernel, l.stride])?;
-                hold(l.kernel >= l.stride && op.state.1 >= l.state_len())?;
+                hold(l.kernel >= l.stride && op.state.1 == l.state_len())?;
+                self.room(l.tmp, l.tmp_len())?;
                 self.phases(l.phases, l.stride * l.output, l.input)?;
                 l.state_bias.map_or(Some(()), |b| self.slot(b, l.output))?;
                 l.int8.map_or(Some(()), |b| self.slot(b, 4 * l.output))
@@ -149,7 +165,8 @@ impl Checker<'_> {
             }
             Kind::Trim(l) => {
                 self.buffers([l.src])?;
-                sizes([l.channels, l.left + 1, l.right + 1])
+                sizes([l.channels])?;
+                perhaps_none([l.left, l.right])
             }
             Kind::PadEnd(l) => {
                 self.buffers([l.src])?;
@@ -186,7 +203,8 @@ pub(super) fn network(network: &Network<'_>, layout: &Layout<'_>) -> Option<()> 
     hold(network.state_len <= isize::MAX as usize && layout.output_rows <= isize::MAX as usize)?;
     for i in 0..buffers {
         let (room, buffer) = (layout.rooms.get(i)?, network.buffers.get(i)?);
-        sizes([room.channels, room.head + 1, room.rows + 1])?;
+        sizes([room.channels])?;
+        perhaps_none([room.head, room.rows])?;
         let values = room.head.checked_add(room.rows)?.checked_mul(room.channels)?;
         within(room.base, values, layout.scratch)?;
         hold(buffer.channels == room.channels && buffer.fixed.unwrap_or(0) <= BIG)?;
@@ -194,7 +212,7 @@ pub(super) fn network(network: &Network<'_>, layout: &Layout<'_>) -> Option<()> 
     hold(network.buffers.get(0)?.channels == network.input)?;
     hold(network.buffers.get(network.last)?.channels == network.output)?;
     (0..network.phases.len()).try_for_each(|i| network.phases.get(i).map(|_| ()))?;
-    let checker = Checker { network };
+    let checker = Checker { network, layout };
     (0..ops).try_for_each(|i| checker.op(&network.ops.get(i)?))
 }
 
@@ -203,12 +221,15 @@ pub(super) fn quantizer(q: &Program<'_>) -> Option<()> {
     sizes([q.dim, q.rows, q.sizes.len()])?;
     hold(q.spaces.len() <= MOST_OPS && q.chains.len() <= MOST_OPS && q.steps.len() <= MOST_OPS)?;
     hold(q.sizes.iter().all(|size| (1..=1 << 16).contains(size)))?;
+    // Every chain belongs to one space and every step to one chain, in their order.
+    let (mut chains, mut steps) = (0, 0);
     for i in 0..q.spaces.len() {
         let space = q.spaces.get(i)?;
         within(space.column, space.outer, q.dim)?;
         sizes([space.outer, space.width])?;
         let (start, end) = (space.chains.start, space.chains.end);
-        hold(start <= end && end <= q.chains.len())?;
+        hold(start == chains && start <= end && end <= q.chains.len())?;
+        chains = end;
         hold(space.project_in.is_some() || space.outer == space.width)?;
         hold(space.project_out.is_some() || space.outer == space.width || !q.can_decode)?;
         let projections = [(space.project_in, space.outer, space.width), (space.project_out, space.width, space.outer)];
@@ -219,7 +240,8 @@ pub(super) fn quantizer(q: &Program<'_>) -> Option<()> {
             let chain = q.chains.get(c)?;
             within(chain.column, chain.width, space.width)?;
             let (start, end) = (chain.steps.start, chain.steps.end);
-            hold(start < end && end <= q.steps.len())?;
+            hold(start == steps && start < end && end <= q.steps.len())?;
+            steps = end;
             for s in start..end {
                 let step = q.steps.get(s)?;
                 sizes([step.width, step.inner, step.codes, step.stride, step.times])?;
@@ -240,7 +262,7 @@ pub(super) fn quantizer(q: &Program<'_>) -> Option<()> {
             }
         }
     }
-    Some(())
+    hold(chains == q.chains.len() && steps == q.steps.len())
 }
 
 fn dense(q: &Program<'_>, d: quantizer::Dense, input: usize, output: usize) -> Option<()> {

@@ -38,13 +38,38 @@ use crate::{
     pipeline::network::{Layout, Network},
     quantizer::Program,
     table::{Stored, Table},
+    weights::Precision,
 };
 
 /// The version of the format that is written, and the only one that is read.
 pub const IMAGE_VERSION: u32 = 1;
 
 /// Bytes to which an image must be aligned in memory. It is written for 64, which is faster.
-pub const IMAGE_ALIGN: usize = align_of::<u64>();
+pub const IMAGE_ALIGN: usize = 8;
+
+/// How a signal is cut, as a spec's framing says: a step of the networks takes one such piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Cut {
+    /// Not at all.
+    Stream,
+    /// Into overlapping segments that are coded and cross-faded by themselves.
+    Segments {
+        /// Samples of a segment.
+        length: u32,
+        /// Samples between two starts.
+        stride: u32,
+        /// Whether each is divided by its loudness.
+        normalize: bool,
+    },
+    /// Into overlapping windows of the encoder.
+    Windows {
+        /// Samples of a window.
+        length: u32,
+        /// Samples between two starts.
+        stride: u32,
+    },
+}
 
 /// What is known of a model without its networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +82,13 @@ pub struct Meta {
     pub hop: u32,
     /// Frames of a step, at most.
     pub frames: u32,
-    /// Samples by which decoded sound is behind when it is coded frame by frame, rounded up.
-    pub delay: u32,
-    /// Length and stride of the segments that a signal is cut into, and whether each is scaled by its loudness; `None` for
-    /// one signal from its first sample to its last.
-    pub segments: Option<(u32, u32, bool)>,
+    /// Samples by which decoded sound is behind when it is coded frame by frame, rounded up; `None` for a model that needs
+    /// whole signals, segments or windows.
+    pub delay: Option<u32>,
+    /// How the library cuts signals for the networks.
+    pub cut: Cut,
+    /// How the weights of the networks are held.
+    pub precision: Precision,
     /// The model's fingerprint, as streams name it.
     pub fingerprint: [u8; 16],
 }

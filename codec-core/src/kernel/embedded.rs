@@ -77,7 +77,8 @@ impl Fma for Hardware {
     /// Rows that share the loads of weights.
     const ROWS: usize = if cfg!(target_arch = "arm") { 2 } else { 4 };
 
-    #[inline(always)]
+    /// Not inlined: every kernel has one copy, and flash is short.
+    #[inline(never)]
     fn call<O: Op>(self, op: O) -> O::Output {
         op.run(Scalar(self))
     }

@@ -77,6 +77,12 @@ pub(super) fn scalar_has_fma() -> bool {
     has!("fma")
 }
 
+/// Whether a machine with AVX-512 multiplies and adds 16-bit integers in one instruction.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn vnni() -> bool {
+    has!("avx512vnni") && has!("avx512bw")
+}
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

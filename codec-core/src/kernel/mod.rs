@@ -11,6 +11,7 @@ mod depthwise;
 #[cfg(embedded_fma)]
 mod embedded;
 mod fft;
+mod int8;
 mod isa;
 mod map;
 mod math;
@@ -38,6 +39,7 @@ pub use aligned::Aligned;
 pub(crate) use aligned::Arena;
 pub use attention::{Heads, attend, rotate, sine};
 pub use fft::{MAX_FFT, RealFft};
+pub use int8::{levels as int8_levels, pack as pack_int8};
 pub use isa::{Isa, UnknownIsa};
 pub use norm::layer_norm;
 use panels::{Element, Matrix};
@@ -309,8 +311,13 @@ fn job<'a, E>(
 
 /// `out = then(start + rows · panels + residual)`.
 ///
+/// With [`Weights::I8`], each row is rounded to integers, on a scale of its own, of at most [`int8_levels`] in magnitude, so
+/// that sums are exact; then `sum * (step of the row * scale of the column)` is rounded, and `start` added. A row with a NaN
+/// or an infinity gives NaN, one that stays below 2^-100 counts as zeros.
+///
 /// Slices must be long enough for what the arguments describe, `w.depth` be `a.taps * a.depth`, and rows of the
-/// output not overlap; otherwise `false` is returned before any work and nothing is written.
+/// output not overlap; int8 takes no [`Start::Output`] and no sum so deep that no level is left. Otherwise `false` is
+/// returned before any work and nothing is written.
 #[must_use]
 pub fn matmul(
     cx: Compute<'_>,
@@ -321,30 +328,61 @@ pub fn matmul(
     out: Out<'_>,
 ) -> bool {
     let Panels { columns, depth, data } = w;
+    if a.rows == 0 || columns == 0 {
+        return true;
+    }
+    if a.taps.checked_mul(a.depth) != Some(depth) {
+        return false;
+    }
     match data {
-        Weights::F32(data) => product(cx, a, Matrix { columns, depth, data }, start, epilogue, out),
-        Weights::F16(data) => product(cx, a, Matrix { columns, depth, data }, start, epilogue, out),
+        Weights::F32(data) => product(cx, a, Matrix { columns, depth, data }, start, epilogue, out, &|part| {
+            let Parted { job, rows, columns } = part;
+            // SAFETY: what `product` says.
+            dispatch(cx.isa, unsafe { matmul::Part::new(job, rows, columns) });
+        }),
+        Weights::F16(data) => product(cx, a, Matrix { columns, depth, data }, start, epilogue, out, &|part| {
+            let Parted { job, rows, columns } = part;
+            // SAFETY: what `product` says.
+            dispatch(cx.isa, unsafe { matmul::Part::new(job, rows, columns) });
+        }),
+        Weights::I8 { values: data, scales } => {
+            let Some(even) = depth.checked_next_multiple_of(2) else { return false };
+            if int8_levels(depth) == 0 || scales.len() < columns || matches!(start, Start::Output) {
+                return false;
+            }
+            product(cx, a, Matrix { columns, depth: even, data }, start, epilogue, out, &|part| {
+                let Parted { job, rows, columns } = part;
+                // SAFETY: what `product` says.
+                dispatch(cx.isa, unsafe { int8::Int8Part::new(job, scales, rows, columns) });
+            })
+        }
     }
 }
 
-/// [`matmul`] for weights of one type.
-fn product<E: Element>(
+/// Some rows and columns of a product.
+struct Parted<'a, E> {
+    job: &'a matmul::Job<'a, E>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// [`matmul`] for weights of one type. The job that `run` gets parts of has slices that are long enough, and no two parts
+/// share an output; columns start at a panel, and end at one or with the job.
+fn product<E: Copy + Sync>(
     cx: Compute<'_>,
     mut a: Rows<'_>,
     w: Matrix<'_, E>,
     start: Start<'_>,
     epilogue: Epilogue<'_>,
     mut out: Out<'_>,
+    run: &(dyn Fn(Parted<'_, E>) + Sync),
 ) -> bool {
-    if a.rows == 0 || w.columns == 0 {
-        return true;
-    }
-    if a.taps.checked_mul(a.depth) != Some(w.depth) || !w.fits() || !rows_fit(&a, a.depth) {
+    if !w.fits() || !rows_fit(&a, a.depth) {
         return false;
     }
     if a.tap_stride == a.depth as isize {
         // Runs without gaps are one.
-        (a.taps, a.depth) = (1, w.depth);
+        (a.taps, a.depth) = (1, a.taps * a.depth);
     }
     let Some(job) = job(a, w, start, epilogue, &mut out) else { return false };
     let (rows, columns) = (a.rows, w.columns);
@@ -362,8 +400,7 @@ fn product<E: Element>(
     spread(cx, row_parts * column_parts, &|i| {
         let rows = part(rows, 1, row_parts, i / column_parts);
         let columns = part(columns, 2 * PANEL, column_parts, i % column_parts);
-        // SAFETY: the slices were checked, and no two parts share an output.
-        dispatch(cx.isa, unsafe { matmul::Part::new(&job, rows, columns) });
+        run(Parted { job: &job, rows, columns });
     });
     true
 }

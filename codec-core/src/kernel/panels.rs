@@ -11,14 +11,26 @@ pub enum Weights<'a> {
     /// The bits of values in half precision. They are computed with as the f32 that they are, so results equal those
     /// of the same values in f32.
     F16(&'a [u16]),
+    /// Integers from -127 to 127 with a scale for each column. Panels are `ceil(depth / 2)` rows of `PANEL / 2` groups of
+    /// four: two neighbouring columns of one `k`, then of the next.
+    I8 {
+        /// The integers; where `depth` is odd, zeros for one more.
+        values: &'a [i8],
+        /// What 1 stands for, a column.
+        scales: &'a [f32],
+    },
 }
 
 impl<'a> Weights<'a> {
     /// Some of the panels of a matrix that is `depth` deep; `None` where there are not so many.
     pub fn panels(self, depth: usize, panels: core::ops::Range<usize>) -> Option<Self> {
-        let len = PANEL.checked_mul(depth)?;
-        let range = panels.start.checked_mul(len)?..panels.end.checked_mul(len)?;
+        let of = |len: usize| Some(panels.start.checked_mul(len)?..panels.end.checked_mul(len)?);
+        let range = of(PANEL.checked_mul(depth)?)?;
         Some(match self {
+            Self::I8 { values, scales } => Self::I8 {
+                values: values.get(of(PANEL.checked_mul(depth.checked_next_multiple_of(2)?)?)?)?,
+                scales: scales.get(of(PANEL)?)?,
+            },
             Self::F32(data) => Self::F32(data.get(range)?),
             Self::F16(data) => Self::F16(data.get(range)?),
         })

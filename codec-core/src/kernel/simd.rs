@@ -3,7 +3,7 @@
 //! A kernel is written once, over [`Simd`]; every operation rounds as IEEE 754 says, so it gives the same
 //! value on every instruction set.
 
-use super::{Element, matmul::Tile};
+use super::{Element, int8, matmul::Tile};
 use crate::weights::f16_to_f32;
 
 /// An instruction set in use. A value of such a type exists only where the machine has the instructions, which
@@ -85,6 +85,12 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// The blocks can be read and written, and do not overlap.
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
+    /// [`int8::dot`].
+    #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; super::PANEL]]) {
+        int8::dot(x, stride, w, acc);
+    }
 
     /// Vectors of a tile of `rows <= ROWS` rows where `wanted > 0` are left: the most that
     /// [`Simd::tile`] has code for, which may be more than `wanted` but ends with a panel then.

@@ -2,8 +2,9 @@
 
 use core::arch::x86_64::*;
 
+use super::isa::vnni;
 use super::simd::{Op, Simd, operations, tiles};
-use super::{Element, matmul::Tile};
+use super::{Element, PANEL, matmul::Tile};
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -21,6 +22,62 @@ impl Avx2 {
 fn mask8(lanes: usize) -> __m256i {
     // SAFETY: called from `Avx2` only.
     unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+/// The sums of `M` rows, see [`int8::dot`](super::int8::dot).
+#[inline(always)]
+fn dot_rows<const M: usize>(x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+    let pairs = w.len() / (2 * PANEL);
+    if x.len() < (M - 1) * stride + 2 * pairs || acc.len() < M {
+        return debug_assert!(false, "rows shorter than a product");
+    }
+    // SAFETY: called from `Avx2` and `Avx512` only; the lengths were checked.
+    unsafe {
+        let mut even = [_mm256_setzero_si256(); M];
+        let mut odd = even;
+        for k in 0..pairs {
+            // Lanes of 16 bits hold two columns each, of which the even one is in the lower byte.
+            let both = _mm256_loadu_si256(w.as_ptr().add(k * 2 * PANEL).cast());
+            let lower = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(both));
+            let upper = _mm256_srai_epi16::<8>(both);
+            for i in 0..M {
+                let two = _mm256_set1_epi32(x.as_ptr().add(i * stride + 2 * k).cast::<i32>().read_unaligned());
+                even[i] = _mm256_add_epi32(even[i], _mm256_madd_epi16(two, lower));
+                odd[i] = _mm256_add_epi32(odd[i], _mm256_madd_epi16(two, upper));
+            }
+        }
+        for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
+            let (low, high) = (_mm256_unpacklo_epi32(even, odd), _mm256_unpackhi_epi32(even, odd));
+            let p = acc.as_mut_ptr().cast::<__m256i>();
+            let sums = [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)];
+            for (i, sum) in sums.into_iter().enumerate() {
+                _mm256_storeu_si256(p.add(i), _mm256_add_epi32(_mm256_loadu_si256(p.add(i)), sum));
+            }
+        }
+    }
+}
+
+/// [`int8::dot`](super::int8::dot) on 256 bits.
+#[inline(always)]
+fn dot(x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+    let mut t = 0;
+    while t < acc.len() {
+        let (x, acc) = (&x[t * stride..], &mut acc[t..]);
+        t += match acc.len() {
+            4.. => {
+                dot_rows::<4>(x, stride, w, acc);
+                4
+            }
+            2.. => {
+                dot_rows::<2>(x, stride, w, acc);
+                2
+            }
+            _ => {
+                dot_rows::<1>(x, stride, w, acc);
+                1
+            }
+        };
+    }
 }
 
 impl Simd for Avx2 {
@@ -126,6 +183,10 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+        dot(x, stride, w, acc);
+    }
+    #[inline(always)]
     fn vectors(rows: usize, wanted: usize) -> usize {
         match (rows, wanted) {
             (1, 8..) => 8,
@@ -137,6 +198,90 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn tile<E: Element>(self, rows: usize, vectors: usize, tile: &Tile<E>) {
         tiles!(self, rows, vectors, tile, [1 2 3 4 5 6] x 2, [1 2 3 4 5 6] x 1, [1 2] x 4, [1] x 8)
+    }
+}
+
+/// The sums of `M` rows, each in `U` parts so that one need not wait for the other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_rows_vnni<const M: usize, const U: usize>(x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+    let pairs = w.len() / (2 * PANEL);
+    if x.len() < (M - 1) * stride + 2 * pairs || acc.len() < M {
+        return debug_assert!(false, "rows shorter than a product");
+    }
+    // Two pairs of `k` at once: what belongs to the same columns side by side.
+    let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    let mut even = [[_mm512_setzero_si512(); M]; U];
+    let mut odd = even;
+    let add = |even: &mut [__m512i; M], odd: &mut [__m512i; M], both: __m512i, four: [i64; M]| {
+        let both = _mm512_permutexvar_epi32(order, both);
+        let lower = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(both));
+        let upper = _mm512_srai_epi16::<8>(both);
+        for i in 0..M {
+            let four = _mm512_set1_epi64(four[i]);
+            even[i] = _mm512_dpwssd_epi32(even[i], four, lower);
+            odd[i] = _mm512_dpwssd_epi32(odd[i], four, upper);
+        }
+    };
+    // SAFETY: the lengths were checked.
+    unsafe {
+        let weights = |k: usize| _mm512_loadu_si512(w.as_ptr().add(k * 4 * PANEL).cast());
+        let four = |k: usize| {
+            let mut four = [0; M];
+            for (i, four) in four.iter_mut().enumerate() {
+                *four = x.as_ptr().add(i * stride + 4 * k).cast::<i64>().read_unaligned();
+            }
+            four
+        };
+        let mut k = 0;
+        while k + U <= pairs / 2 {
+            for part in 0..U {
+                add(&mut even[part], &mut odd[part], weights(k + part), four(k + part));
+            }
+            k += U;
+        }
+        while k < pairs / 2 {
+            add(&mut even[0], &mut odd[0], weights(k), four(k));
+            k += 1;
+        }
+        if !pairs.is_multiple_of(2) {
+            let k = pairs - 1;
+            let both = _mm512_zextsi256_si512(_mm256_loadu_si256(w.as_ptr().add(k * 2 * PANEL).cast()));
+            let mut two = [0; M];
+            for (i, two) in two.iter_mut().enumerate() {
+                *two = i64::from(x.as_ptr().add(i * stride + 2 * k).cast::<u32>().read_unaligned());
+            }
+            add(&mut even[0], &mut odd[0], both, two);
+        }
+        for (i, acc) in acc.iter_mut().enumerate().take(M) {
+            let (mut e, mut o) = (even[0][i], odd[0][i]);
+            for part in 1..U {
+                e = _mm512_add_epi32(e, even[part][i]);
+                o = _mm512_add_epi32(o, odd[part][i]);
+            }
+            let e = _mm512_add_epi32(e, _mm512_srli_epi64::<32>(e));
+            let o = _mm512_add_epi32(o, _mm512_slli_epi64::<32>(o));
+            let p = acc.as_mut_ptr().cast::<__m512i>();
+            let sums = _mm512_mask_blend_epi32(0xaaaa, e, o);
+            _mm512_storeu_si512(p, _mm512_add_epi32(_mm512_loadu_si512(p), sums));
+        }
+    }
+}
+
+/// [`int8::dot`](super::int8::dot) on 512 bits.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_vnni(x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+    let mut t = 0;
+    while t < acc.len() {
+        let (x, acc) = (&x[t * stride..], &mut acc[t..]);
+        let (run, rows): (unsafe fn(&[i16], usize, &[i8], &mut [[i32; PANEL]]), usize) = match acc.len() {
+            8.. => (dot_rows_vnni::<8, 1>, 8),
+            4.. => (dot_rows_vnni::<4, 1>, 4),
+            2.. => (dot_rows_vnni::<2, 2>, 2),
+            _ => (dot_rows_vnni::<1, 4>, 1),
+        };
+        // SAFETY: this function's features.
+        unsafe { run(x, stride, w, acc) };
+        t += rows;
     }
 }
 
@@ -265,6 +410,14 @@ impl Simd for Avx512 {
                 _mm512_storeu_ps(to.add((12 + k) * to_stride), _mm512_shuffle_f32x4::<0xdd>(b, d));
             }
         }
+    }
+    #[inline(always)]
+    fn dot(self, x: &[i16], stride: usize, w: &[i8], acc: &mut [[i32; PANEL]]) {
+        if vnni() {
+            // SAFETY: just asked.
+            return unsafe { dot_vnni(x, stride, w, acc) };
+        }
+        dot(x, stride, w, acc);
     }
     #[inline(always)]
     fn vectors(rows: usize, wanted: usize) -> usize {

@@ -242,7 +242,7 @@ impl ConvLayer {
                 .scratch
                 .get_disjoint_mut([src.base..src.end(), dst.data()..dst.end(), residual.clone().unwrap_or(empty)])
                 .map_err(|_| RunError::Internal("buffers overlap"))?;
-            let origin = opened.start + opened.next * self.input - src.base;
+            let origin = src.offset(opened.start)? + opened.next * self.input;
             let rows = |depth, offset| Rows {
                 data: x,
                 origin: origin + offset,

@@ -99,7 +99,7 @@ impl ConvTransposeLayer {
                 .scratch
                 .get_disjoint_mut([src.base..src.end(), dst.data()..dst.end()])
                 .map_err(|_| RunError::Internal("buffers overlap"))?;
-            let newest = opened.start + (opened.next + self.window.span - 1) * self.input - src.base;
+            let newest = src.offset(opened.start)? + (opened.next + self.window.span - 1) * self.input;
             let source = Source { data: x, newest, rows: opened.windows, input: self.input };
             run(phases, s.cx, s.arena, &source, self.then, y, width)?;
             let rows = opened.windows * self.stride;
@@ -181,7 +181,7 @@ impl BlocksLayer {
             if rows < self.rows && !s.finish {
                 break;
             }
-            let from = start - src.base + done * self.input;
+            let from = src.offset(start)? + done * self.input;
             let inside =
                 x.get(from..from + rows * self.input).ok_or(RunError::Internal("a block outside its buffer"))?;
             let lead = self.reach() * self.input;
@@ -230,7 +230,8 @@ fn requantize(table: &[f32], channels: usize, x: &mut [f32]) {
     let (high, scale) = rest.split_at(channels);
     for row in x.chunks_exact_mut(channels) {
         for (c, v) in row.iter_mut().enumerate() {
-            *v = super::pointwise::round_half_even(*v * multiplier[c]).clamp(low[c], high[c]) * scale[c];
+            // Not `clamp`, which panics on bounds that an image may have the wrong way round.
+            *v = super::pointwise::round_half_even(*v * multiplier[c]).max(low[c]).min(high[c]) * scale[c];
         }
     }
 }

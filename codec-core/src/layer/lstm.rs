@@ -49,7 +49,7 @@ impl LstmLayer {
         if at.rows > 0 {
             let w = Panels { columns: four, depth: self.input, data: self.weight_input.of(s.arena)? };
             let out = Out { data: &mut *gates, origin: 0, row_stride: four };
-            let input = rows(x, at.start - src.base, at.rows, self.input);
+            let input = rows(x, src.offset(at.start)?, at.rows, self.input);
             if !kernel::matmul(s.cx, input, w, Start::Bias(self.bias.of(s.arena)?), plain, out) {
                 return Err(short);
             }

@@ -52,6 +52,8 @@ impl Slot {
 pub(crate) struct Weight {
     pub slot: Slot,
     pub precision: Precision,
+    /// One a column, for int8.
+    pub scales: Option<Slot>,
 }
 
 impl Weight {
@@ -61,6 +63,9 @@ impl Weight {
         Ok(match self.precision {
             Precision::F32 => Weights::F32(words),
             Precision::F16 => Weights::F16(bytemuck::cast_slice(words)),
+            Precision::I8 => {
+                Weights::I8 { values: bytemuck::cast_slice(words), scales: self.scales.unwrap_or_default().of(arena)? }
+            }
         })
     }
 }
@@ -131,6 +136,11 @@ impl Room {
 
     pub(crate) fn end(&self) -> usize {
         self.base + (self.head + self.rows) * self.channels
+    }
+
+    /// Index in the room's slice of a value of the scratch memory.
+    pub(crate) fn offset(&self, start: usize) -> Result<usize, RunError> {
+        start.checked_sub(self.base).ok_or(RunError::Internal("rows outside their buffer"))
     }
 }
 

@@ -63,7 +63,7 @@ impl IstftLayer {
         let (spectrum, rest) = t.split_at_mut_checked(n + 2).ok_or(SHORT)?;
         let (frame, scratch) = rest.split_at_mut_checked(n).ok_or(SHORT)?;
         let (sum, weight) = s.state.split_at_mut_checked(self.overlap()).ok_or(SHORT)?;
-        let from = at.start - src.base;
+        let from = src.offset(at.start)?;
         let frames = x.get(from..from + at.rows * (n + 2)).ok_or(SHORT)?;
         let out = y.get_mut(..at.rows * hop + if s.finish { self.cut() } else { 0 }).ok_or(SHORT)?;
         let (whole, end) = out.split_at_mut(at.rows * hop);
@@ -146,7 +146,7 @@ impl LogMelLayer {
         let (spectrum, rest) = rest.split_at_mut_checked(n + 2).ok_or(SHORT)?;
         let (power, scratch) = rest.split_at_mut_checked(BLOCK * bins).ok_or(SHORT)?;
         let y = y.get_mut(..opened.windows * self.mels).ok_or(SHORT)?;
-        let first = opened.start + opened.next - src.base;
+        let first = src.offset(opened.start)? + opened.next;
         for (i, out) in y.chunks_mut(BLOCK * self.mels).enumerate() {
             let rows = out.len() / self.mels;
             for (j, power) in power.chunks_exact_mut(bins).take(rows).enumerate() {

@@ -2,10 +2,10 @@
 
 mod attention;
 mod conv;
+mod pack;
 mod spectral;
 
 use alloc::{
-    borrow::Cow,
     format,
     string::{String, ToString},
     vec,
@@ -17,6 +17,8 @@ use super::{
     network::{Buffer, Kind, Op},
     plan::{ChainPlan, LayerPlan, Timing, reduce},
 };
+use pack::{Source, Strides, weight};
+
 use crate::{
     BuildError,
     kernel::{self, Aligned, Arena},
@@ -38,6 +40,8 @@ const MAX_WEIGHTS: usize = 1 << 30;
 /// Values that are kept between steps, and values of scratch memory for a step of one row.
 const MAX_STATE: usize = 1 << 26;
 const MAX_SCRATCH: usize = 1 << 26;
+/// Levels of a layer's input below which int8 is not worth it.
+const LEAST_LEVELS: usize = 255;
 /// Input rows an output row, or the other way round.
 const MAX_RATE: u64 = 1 << 32;
 
@@ -175,89 +179,8 @@ impl<'t> Builder<'t> {
             parameters: parameters as u64,
             macs_per_row: macs / cur.step(),
             state,
-            last_step: usize::MAX,
+            first_step: usize::MAX,
         });
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'t>, BuildError> {
-        tensor(self.tensors, name, shape)
-    }
-
-    fn slot(&mut self, len: usize) -> Slot {
-        Slot { offset: self.arena.extend(len), len }
-    }
-
-    fn fill(&mut self, values: &[f32]) -> Slot {
-        let slot = self.slot(values.len());
-        self.arena.as_mut()[slot.offset..slot.offset + slot.len].copy_from_slice(values);
-        slot
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<Slot, BuildError> {
-        let values = self.tensor(name, &[len])?.values();
-        Ok(self.fill(&values))
-    }
-
-    /// What a tensor is packed in.
-    fn precision(&self, w: &Source<'_>) -> Precision {
-        if w.half && self.precision == Precision::F32 { Precision::F16 } else { self.precision }
-    }
-
-    /// Packs the matrix of some columns over (tap, channel) into panels.
-    fn pack(
-        &mut self,
-        precision: Precision,
-        columns: usize,
-        at: &Strides,
-        column: impl Fn(usize) -> usize,
-        w: &Source<'_>,
-    ) -> Result<Weight, BuildError> {
-        self.pack_groups(precision, (1, columns), at, |_, o| column(o), w)
-    }
-
-    /// Packs a matrix for each of some groups of as many columns: the panels of one after those of the other.
-    fn pack_groups(
-        &mut self,
-        precision: Precision,
-        (groups, columns): (usize, usize),
-        at: &Strides,
-        column: impl Fn(usize, usize) -> usize,
-        w: &Source<'_>,
-    ) -> Result<Weight, BuildError> {
-        let depth = at.taps * at.channels;
-        let len = kernel::PANEL * depth;
-        let panels = columns.div_ceil(kernel::PANEL);
-        let words = match precision {
-            Precision::F32 => len,
-            Precision::F16 => len / 2,
-        };
-        let weight = Weight { slot: self.slot(groups * panels * words), precision };
-        let out = &mut self.arena.as_mut()[weight.slot.offset..weight.slot.offset + weight.slot.len];
-        let mut panel = vec![0.0f32; len];
-        for (p, out) in out.chunks_exact_mut(words).enumerate() {
-            let (group, from) = (p / panels, p % panels * kernel::PANEL);
-            let lanes = kernel::PANEL.min(columns - from);
-            let mut first = [0; kernel::PANEL];
-            (0..lanes).for_each(|l| first[l] = column(group, from + l));
-            for (k, row) in panel.chunks_exact_mut(kernel::PANEL).enumerate() {
-                let offset = k / at.channels * at.tap + k % at.channels * at.channel;
-                for (v, f) in row.iter_mut().zip(&first[..lanes]) {
-                    *v = w[f + offset];
-                }
-                row[lanes..].fill(0.0);
-            }
-            match precision {
-                Precision::F32 => out.copy_from_slice(&panel),
-                Precision::F16 => {
-                    if let Some(value) = panel.iter().find(|v| v.abs() > F16_MAX) {
-                        return Err(BuildError::WeightRange { name: w.name.clone(), value: *value, most: F16_MAX });
-                    }
-                    let out: &mut [u16] = bytemuck::cast_slice_mut(out);
-                    out.iter_mut().zip(&panel).for_each(|(h, v)| *h = f32_to_f16(*v));
-                }
-            }
-        }
-        Ok(weight)
     }
 
     fn chain(&mut self, layers: &[Layer], mut cur: Cur) -> Result<Cur, BuildError> {
@@ -266,9 +189,9 @@ impl<'t> Builder<'t> {
             return Err(spec_error("", format!("layers are nested more than {MAX_DEPTH} deep")));
         }
         for layer in layers {
+            let first_step = self.ops.len();
             cur = self.layer(layer, cur)?;
-            let last_step = self.ops.len().saturating_sub(1);
-            self.plans.iter_mut().filter(|p| p.last_step == usize::MAX).for_each(|p| p.last_step = last_step);
+            self.plans.iter_mut().filter(|p| p.first_step == usize::MAX).for_each(|p| p.first_step = first_step);
             let weights = self.arena.as_ref().len();
             if self.ops.len() > MAX_OPS || weights > MAX_WEIGHTS {
                 return Err(too_much(format!(
@@ -531,13 +454,13 @@ impl<'t> Builder<'t> {
                     width,
                     reverse,
                     weight_input: self.pack(
-                        self.precision(&wi),
+                        self.float(&wi),
                         4 * hidden,
                         &dense(x.channels),
                         |o| o * x.channels,
                         &wi,
                     )?,
-                    weight_hidden: self.pack(self.precision(&wh), 4 * hidden, &dense(hidden), |o| o * hidden, &wh)?,
+                    weight_hidden: self.pack(self.float(&wh), 4 * hidden, &dense(hidden), |o| o * hidden, &wh)?,
                     bias: self.fill(&bias),
                 };
                 parameters += 4 * hidden * (x.channels + hidden + 2);
@@ -639,46 +562,4 @@ fn fixed(q: &spec::AddInt8) -> Result<Fixed, BuildError> {
         low: low as i32,
         high: high as i32,
     })
-}
-
-/// A tensor of a given shape.
-pub(crate) fn tensor<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<TensorView<'t>, BuildError> {
-    let view = tensors.tensor(name).ok_or_else(|| BuildError::MissingTensor(name.to_string()))?;
-    let bytes = shape.iter().try_fold(view.dtype.size(), |n, &s| n.checked_mul(s));
-    if view.shape != shape || bytes != Some(view.bytes.len()) {
-        return Err(BuildError::TensorMismatch {
-            name: name.to_string(),
-            expected: format!("{shape:?}"),
-            found: format!("{:?} of {:?} in {} bytes", view.shape, view.dtype, view.bytes.len()),
-        });
-    }
-    Ok(view)
-}
-
-/// The values of a weight, where they lie if possible.
-struct Source<'t> {
-    name: String,
-    values: Cow<'t, [f32]>,
-    /// Whether they are stored as f16.
-    half: bool,
-}
-
-impl core::ops::Deref for Source<'_> {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        &self.values
-    }
-}
-
-fn weight<'t>(tensors: &'t dyn Tensors, name: &str, shape: &[usize]) -> Result<Source<'t>, BuildError> {
-    let view = tensor(tensors, name, shape)?;
-    Ok(Source { name: name.to_string(), values: view.values(), half: view.dtype == Dtype::F16 })
-}
-
-/// How the values of a weight lie: index = column's first + tap * `tap` + channel * `channel`.
-struct Strides {
-    taps: usize,
-    channels: usize,
-    tap: usize,
-    channel: usize,
 }

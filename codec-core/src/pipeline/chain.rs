@@ -255,7 +255,7 @@ impl Chain {
     }
 
     /// As [`Chain::step`]; `watch` is shown the rows that each planned step made, with the step's number. Steps are numbered
-    /// as in [`LayerPlan::last_step`](super::LayerPlan::last_step); the order does not depend on the precision of the weights.
+    /// as in [`LayerPlan::first_step`](super::LayerPlan::first_step).
     ///
     /// # Errors
     /// As [`Chain::step`].

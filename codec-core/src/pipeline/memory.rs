@@ -6,7 +6,7 @@
 use crate::RunError;
 
 /// Bytes to which a block of state must be aligned. Blocks that start on a 64-byte boundary are faster.
-pub const STATE_ALIGN: usize = align_of::<u64>();
+pub const STATE_ALIGN: usize = 8;
 
 /// Parts of a block start at multiples of this many bytes.
 pub(super) const PART: usize = 64;

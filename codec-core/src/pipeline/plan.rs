@@ -36,9 +36,10 @@ pub struct LayerPlan {
     pub macs_per_row: f64,
     /// Values that it keeps between steps.
     pub state: usize,
-    /// Number of the last planned step of its own, in [`Chain::step_watched`](super::Chain::step_watched).
+    /// Number of the first planned step from this layer on, in [`Chain::step_watched`](super::Chain::step_watched). Steps
+    /// before the next layer's are this layer's, or sum a residual that ends with it. 0 in a plan read from an image.
     #[serde(skip)]
-    pub last_step: usize,
+    pub first_step: usize,
 }
 
 /// How rows of a buffer lie in the chain's input.

@@ -89,6 +89,7 @@ pub struct Windowed {
     length: usize,
     stride: usize,
     hop: usize,
+    channels: usize,
     /// Interleaved samples from the start of the next window on.
     pending: Vec<f32>,
     /// Whether a window was given out.
@@ -110,7 +111,7 @@ impl Windowed {
         let values = |samples: usize| samples.saturating_mul(channels).max(1);
         let stride = values(stride);
         let length = values(length).max(stride);
-        Self { length, stride, hop: values(hop), pending: Vec::new(), begun: false }
+        Self { length, stride, hop: values(hop), channels: channels.max(1), pending: Vec::new(), begun: false }
     }
 
     /// Adds samples and calls `each` with every window that is whole and not the last.
@@ -140,6 +141,17 @@ impl Windowed {
         let done = each(&self.pending, self.window(true));
         self.reset();
         done
+    }
+
+    /// Samples (a channel) of a window.
+    pub fn length(&self) -> usize {
+        self.length / self.channels
+    }
+
+    /// Windows that the next `samples` samples (a channel) and the end of the signal can complete, at most.
+    pub fn max_windows(&self, samples: usize) -> usize {
+        let values = self.pending.len().saturating_add(samples.saturating_mul(self.channels));
+        values / self.stride + 1
     }
 
     fn window(&self, last: bool) -> Window {

@@ -122,7 +122,7 @@ fn scale(levels: f32, stage: usize) -> f32 {
 fn join(row: impl Iterator<Item = (f32, f32)>) -> usize {
     let (mut code, mut basis) = (0, 1);
     for (level, levels) in row {
-        code += (level.clamp(0.0, levels - 1.0) as usize) * basis;
+        code += (level.max(0.0).min(levels - 1.0) as usize) * basis;
         basis *= levels as usize;
     }
     code

@@ -43,6 +43,10 @@ pub enum Precision {
     /// In f16, rounded to nearest: half the memory, and close to twice the speed where reading weights is what takes
     /// the time (single frames, LSTMs).
     F16,
+    /// In int8 with a scale for each output channel, and the layer's input rounded to 16 bits or as many as the sums have
+    /// room for, with a scale for each output row. Results are the same on every machine, with and without fused
+    /// multiply-add. LSTMs, and sums too deep for it, are held in f16.
+    I8,
 }
 
 /// A tensor's type, shape and little-endian bytes, row-major.

@@ -42,13 +42,14 @@ static int64_t fails(void *user, const void *data, size_t len) {
 #define OFF(type, pointer) ((type)(void *)((unsigned char *)(pointer) + 1))
 
 static void arguments(codec_model *model) {
+    codec_model *none = NULL;
     codec_encoder *encoder = NULL;
     codec_decoder *decoder = NULL;
     codec_encoder_options options = {0};
     codec_model_info info = {0};
     size_t n = 7, most = 0, frames = 0;
 
-    EXPECT(CODEC_ERROR_NULL, codec_model_from_file(NULL, &model));
+    EXPECT(CODEC_ERROR_NULL, codec_model_from_file(NULL, &none));
     EXPECT(CODEC_ERROR_NULL, codec_encoder_create(NULL, NULL, &encoder));
     EXPECT(CODEC_ERROR_NULL, codec_encoder_create(model, NULL, NULL));
     EXPECT(CODEC_ERROR_STRUCT_SIZE, codec_encoder_create(model, &options, &encoder));
@@ -97,7 +98,7 @@ static void arguments(codec_model *model) {
     EXPECT(CODEC_OK, codec_decoder_destroy(decoder));
     EXPECT(CODEC_OK, codec_encoder_destroy(encoder));
     EXPECT(CODEC_OK, codec_encoder_destroy(NULL));
-    EXPECT(CODEC_ERROR_NO_DEFAULT_MODEL, codec_model_default(&model));
+    EXPECT(CODEC_ERROR_NO_DEFAULT_MODEL, codec_model_default(&none));
 }
 
 static void files(codec_model *model) {

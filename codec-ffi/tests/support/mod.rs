@@ -18,6 +18,7 @@ pub fn zeros<T: Copy>() -> T {
 }
 
 /// A struct of zeros with its size set.
+#[allow(unused_macros)]
 macro_rules! sized {
     ($type:ident { $($field:ident: $value:expr),* $(,)? }) => {{
         #[allow(unused_mut)]
@@ -27,6 +28,7 @@ macro_rules! sized {
         value
     }};
 }
+#[allow(unused_imports)]
 pub(crate) use sized;
 
 pub fn text(text: *const c_char) -> String {

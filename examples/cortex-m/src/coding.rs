@@ -7,7 +7,11 @@ use codec_core::{
 };
 use semihosting::println;
 
-use crate::{counter::count, kernels::CX, payload};
+use crate::{
+    counter::count,
+    kernels::{CX, Hundredths},
+    payload,
+};
 
 /// State and scratch memory that a coder may take; one runs at a time.
 pub const MEMORY: usize = 96 << 10;
@@ -20,34 +24,34 @@ const MAX_SAMPLES: usize = 2048;
 #[repr(C, align(64))]
 pub struct Memory(pub [u8; MEMORY]);
 
-#[derive(Debug)]
-pub enum Failure {
-    Image(#[allow(dead_code, reason = "printed")] ImageError),
-    Run(#[allow(dead_code, reason = "printed")] RunError),
-    Stream(#[allow(dead_code, reason = "printed")] bitstream::Error),
-    /// More codes in a frame, or samples in a step, than this firmware has room for.
-    Size(#[allow(dead_code, reason = "printed")] usize),
-    /// Not what the host makes of it.
-    Differs,
-}
+/// What went wrong; without the details, whose texts would be a fifth of the program.
+pub struct Failure(pub &'static str);
 
 impl From<ImageError> for Failure {
     fn from(e: ImageError) -> Self {
-        Self::Image(e)
+        Self(match e {
+            ImageError::Inconsistent(what) | ImageError::Missing(what) => what,
+            ImageError::Version { .. } => "the image is of another version",
+            ImageError::Damaged => "the image is damaged",
+            _ => "the image is refused",
+        })
     }
 }
 
 impl From<RunError> for Failure {
-    fn from(e: RunError) -> Self {
-        Self::Run(e)
+    fn from(_: RunError) -> Self {
+        Self("a step is refused")
     }
 }
 
 impl From<bitstream::Error> for Failure {
-    fn from(e: bitstream::Error) -> Self {
-        Self::Stream(e)
+    fn from(_: bitstream::Error) -> Self {
+        Self("the stream is damaged, or another model's")
     }
 }
+
+const ROOM: Failure = Failure("more codes in a frame, or samples in a step, than there is room for");
+const DIFFERS: Failure = Failure("not what the host makes of it");
 
 /// Instructions of steps.
 #[derive(Default)]
@@ -66,8 +70,8 @@ impl Steps {
 
     fn print(&self, what: &str, hop: u32, rate: u32) {
         let mean = self.sum / self.count.max(1);
-        let ms = 1000.0 * hop as f32 / rate as f32;
-        println!("{what}: {mean} instructions a frame of {ms:.1} ms, at most {}", self.most);
+        let ms = Hundredths(1000 * u64::from(hop), rate.into());
+        println!("{what}: {mean} instructions a frame of {ms} ms, at most {}", self.most);
     }
 }
 
@@ -84,7 +88,7 @@ pub fn decode(memory: &mut Memory) -> Result<(), Failure> {
     let mut rest = payload::STREAM;
     let mut codes = [0u16; MAX_CODES];
     let books = image.codebooks();
-    let codes = codes.get_mut(..books).ok_or(Failure::Size(books))?;
+    let codes = codes.get_mut(..books).ok_or(ROOM)?;
     decoder.init(memory, books)?;
     let crc = crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISCSI);
     let mut digest = crc.digest();
@@ -97,7 +101,7 @@ pub fn decode(memory: &mut Memory) -> Result<(), Failure> {
             reader.end_of_input();
         }
         if reader.open()? {
-            let header = reader.header().ok_or(Failure::Differs)?;
+            let header = reader.header().ok_or(DIFFERS)?;
             header.check_model(&image.meta().fingerprint)?;
         }
         while let Some(event) = reader.next()? {
@@ -119,7 +123,7 @@ pub fn decode(memory: &mut Memory) -> Result<(), Failure> {
     steps.print("decode", image.meta().hop, image.meta().sample_rate);
     let sum = digest.finalize();
     println!("decode: {} frames, CRC {sum:08x}, the host's {:08x}", steps.count, payload::STREAM_CRC);
-    if sum == payload::STREAM_CRC { Ok(()) } else { Err(Failure::Differs) }
+    if sum == payload::STREAM_CRC { Ok(()) } else { Err(DIFFERS) }
 }
 
 /// Encodes the signal and compares the codes.
@@ -133,9 +137,9 @@ pub fn encode(memory: &mut Memory) -> Result<(), Failure> {
     encoder.init(memory, books)?;
     let mut codes = [0u16; MAX_CODES];
     let room = encoder.max_frames() * books;
-    let codes = codes.get_mut(..room).ok_or(Failure::Size(room))?;
+    let codes = codes.get_mut(..room).ok_or(ROOM)?;
     let mut samples = [0.0f32; MAX_SAMPLES];
-    let samples = samples.get_mut(..encoder.max_samples()).ok_or(Failure::Size(encoder.max_samples()))?;
+    let samples = samples.get_mut(..encoder.max_samples()).ok_or(ROOM)?;
     let (mut pcm, mut expected) = (payload::pcm(), payload::codes());
     let (mut steps, mut same, mut frames) = (Steps::default(), true, 0);
     while pcm.len() > 0 {
@@ -153,5 +157,5 @@ pub fn encode(memory: &mut Memory) -> Result<(), Failure> {
     steps.print("encode", image.meta().hop, image.meta().sample_rate);
     same &= expected.len() == 0;
     println!("encode: {frames} frames, {}", if same { "the host's codes" } else { "NOT the host's codes" });
-    if same { Ok(()) } else { Err(Failure::Differs) }
+    if same { Ok(()) } else { Err(DIFFERS) }
 }

@@ -41,8 +41,8 @@ fn main() -> ! {
     let mut right = kernels::check();
     for (name, run) in [("decode", coding::decode as fn(&mut _) -> _), ("encode", coding::encode)] {
         let stack = stack::paint();
-        if let Err(failure) = run(memory) {
-            println!("{name}: FAILED, {failure:?}");
+        if let Err(coding::Failure(why)) = run(memory) {
+            println!("{name}: FAILED, {why}");
             right = false;
         }
         match stack.most() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codec_core::{
-    image::{self, Image, SharedBytes},
+    image::{self, Cut, Image, SharedBytes},
     pipeline::{Decoder, Encoder},
     quantizer::Quantizer,
 };
@@ -32,8 +32,8 @@ impl Model {
         let owner: SharedBytes = Arc::new(bytes);
         let image = Image::open((*owner).as_ref()).map_err(|e| e.to_string())?;
         let meta = *image.meta();
-        if meta.segments.is_some() {
-            return Err("the model cuts signals into segments, which this page does not do".into());
+        if meta.cut != Cut::Stream {
+            return Err("the model cuts signals into segments or windows, which this page does not do".into());
         }
         let about: Value = image.spec_json().and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
         let choices = about["spec"]["codebook_choices"].as_array().into_iter().flatten();

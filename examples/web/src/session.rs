@@ -190,7 +190,7 @@ impl Session {
     pub fn read_nac(&mut self) -> Result<usize, String> {
         let bytes = std::mem::take(&mut self.bytes);
         let model = self.model()?;
-        let mut stream = Stream::new(&bytes).map_err(text)?;
+        let stream = Stream::new(&bytes).map_err(text)?;
         let header = stream.header();
         if header.fingerprint != model.fingerprint {
             return Err(format!(
@@ -204,7 +204,7 @@ impl Session {
         model.quantizer()?.check_codebooks(0, per_frame).map_err(text)?;
         let mut samples = header.samples;
         let mut codes: Vec<u16> = Vec::new();
-        while let Some(event) = stream.next() {
+        for event in stream {
             match event.map_err(text)? {
                 Event::Codes(chunk) => {
                     for segment in chunk.segments() {

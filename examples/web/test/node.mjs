@@ -1,5 +1,5 @@
 // Encodes and decodes in node and compares with the host's files:
-// node node.mjs CODEC.wasm IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB LEAST_SPEED
+// node node.mjs CODEC.wasm IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB
 import fs from "node:fs";
 import { Codec } from "../page/codec.js";
 import { readWav } from "../page/wav.js";

@@ -1,5 +1,5 @@
 // Drives the page in headless Chromium as a person would, and compares with the host's files:
-// node page.mjs IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB LEAST_SPEED SCREENSHOT.png
+// node page.mjs IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB SCREENSHOT.png
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";

@@ -109,20 +109,24 @@ impl Builder<'_> {
     }
 
     /// Multiplies the weights of the dense layer before, if there is one, so that it can still add a residual as it
-    /// stores. Only f32: products would be rounded again.
+    /// stores. In f16, products would be rounded again.
     fn fold_scale(&mut self, factors: &[f32], cur: Cur) -> bool {
         let Some(Kind::Conv(l)) = self.ops.last().map(|op| op.kind) else { return false };
         if l.dst != cur.buffer
             || l.groups != 1
             || l.then != Function::Identity
             || l.residual.is_some()
-            || l.weight.precision != Precision::F32
+            || l.weight.precision == Precision::F16
         {
             return false;
         }
         let arena = self.arena.as_mut();
-        let slot = l.weight.slot;
-        let panels = arena[slot.offset..slot.offset + slot.len].chunks_exact_mut(PANEL * l.kernel * l.input);
+        // Int8 has a factor a column already.
+        let (slot, rows) = match l.weight.scales {
+            Some(scales) => (scales, 1),
+            None => (l.weight.slot, l.kernel * l.input),
+        };
+        let panels = arena[slot.offset..slot.offset + slot.len].chunks_exact_mut(PANEL * rows);
         for (panel, factors) in panels.zip(factors.chunks(PANEL)) {
             for row in panel.chunks_exact_mut(PANEL) {
                 row.iter_mut().zip(factors).for_each(|(w, f)| *w *= f);
@@ -145,7 +149,7 @@ impl Builder<'_> {
         let (reach, described) = self.reach(l, inner)?;
         let cur = if let Reach::Block(length) = reach { self.gather(length, cur) } else { cur };
 
-        // What is scaled or turned is so by its weights: queries by 1 / sqrt(dim) (where weights are f32: others would be
+        // What is scaled or turned is so by its weights: queries by 1 / sqrt(dim) (not in f16, where products would be
         // rounded again), and pairs side by side to halves.
         let interleaved = match l.rotary {
             Some(r) if !l.head_dim.is_multiple_of(2) || !r.theta.is_finite() || r.theta < 1.0 => {
@@ -163,9 +167,8 @@ impl Builder<'_> {
                 (head, j) => head + j,
             };
             let (scale, then) = match self.precision(&w) {
-                Precision::F32 => (scale, Function::Identity),
-                _ if scale == 1.0 => (1.0, Function::Identity),
-                _ => (1.0, Function::Scale(scale)),
+                Precision::F16 if scale != 1.0 => (1.0, Function::Scale(scale)),
+                _ => (scale, Function::Identity),
             };
             let rows = (0..inner).flat_map(|o| w[from(o) * channels..(from(o) + 1) * channels].iter());
             let values: Vec<f32> = rows.map(|v| v * scale).collect();

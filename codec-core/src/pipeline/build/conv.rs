@@ -56,10 +56,12 @@ impl Builder<'_> {
         layer.weight = if layer.depthwise() {
             let mut taps = Vec::with_capacity(k * co);
             (0..k).for_each(|j| taps.extend((0..co).map(|c| w[c * k + j])));
-            Weight { slot: self.fill(&taps), precision: Precision::F32 }
+            Weight { slot: self.fill(&taps), precision: Precision::F32, scales: None }
         } else {
             let at = Strides { taps: k, channels: gi, tap: 1, channel: k };
-            self.pack_groups(self.precision(&w), (groups, go), &at, |g, o| (g * go + o) * gi * k, &w)?
+            // Layers of integers stay what they are.
+            let precision = if l.int8.is_some() { self.float(&w) } else { self.precision(&w) };
+            self.pack_groups(precision, (groups, go), &at, |g, o| (g * go + o) * gi * k, &w)?
         };
         if l.bias {
             layer.bias = Some(self.vector(&format!("{n}.bias"), co)?);
@@ -122,6 +124,8 @@ impl Builder<'_> {
         let w = weight(self.tensors, &format!("{n}.weight"), &[ci, go, k])?;
         let bias = if l.bias { Some(self.tensor(&format!("{n}.bias"), &[co])?.values()) } else { None };
         let (full, part) = (k / s, k % s);
+        let integers = blocks.is_some_and(|b| b.int8.is_some());
+        let precision = if integers { self.float(&w) } else { self.precision(&w) };
         let first = self.phases.len();
         for g in 0..groups {
             // Output phases 0..part see one input row more than the others.
@@ -133,7 +137,7 @@ impl Builder<'_> {
                     let columns = (to - from) * go;
                     let at = Strides { taps, channels: gi, tap: s, channel: go * k };
                     let of = |column: usize| (g * gi * go + column % go) * k + from + column / go;
-                    let weight = self.pack(self.precision(&w), columns, &at, of, &w)?;
+                    let weight = self.pack(precision, columns, &at, of, &w)?;
                     let bias = bias.as_ref().map(|b| {
                         let values: Vec<f32> = (0..columns).map(|column| b[g * go + column % go]).collect();
                         self.fill(&values)
