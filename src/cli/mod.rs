@@ -13,6 +13,7 @@ mod pack;
 mod progress;
 mod report;
 mod shape;
+mod train;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,10 @@ enum Command {
     Import(import::Args),
     /// Make a deploy image of a model: planned, packed, ready to run where it lies
     Pack(pack::Args),
+    /// Train a codec by a recipe; starts `codec-train`, which is built by itself
+    Train(train::Args),
+    /// Write a model file from a training run; starts `codec-train`
+    Export(train::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -96,6 +101,8 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args, &global),
         Command::Import(args) => import::run(args, &global),
         Command::Pack(args) => pack::run(&args, &global),
+        Command::Train(args) => train::run("train", args),
+        Command::Export(args) => train::run("export", args),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

@@ -1,6 +1,6 @@
 //! AcademiCodec (Yang et al. 2023): its EnCodec and SoundStream recipes, which share one network.
 
-use codec_core::spec::Framing;
+use codec_core::spec::{CodecSpec, Framing};
 
 use super::{
     ModelParts, System,
@@ -21,6 +21,18 @@ fn matches(checkpoint: &Checkpoint, name: &str) -> bool {
 
 fn import(checkpoint: &Checkpoint, name: &str) -> ModelParts {
     config(name).import(name, checkpoint, |_| false)
+}
+
+pub(super) fn spec(name: &str) -> Option<CodecSpec> {
+    SYSTEMS.iter().any(|system| system.name == name).then(|| {
+        // 12 kbit/s, or 15 at 750 frames a second.
+        let codebooks = match name {
+            "academicodec-encodec-16k-320d" => 24,
+            "academicodec-encodec-24k-32d" => 2,
+            _ => 12,
+        };
+        config(name).spec(name, codebooks)
+    })
 }
 
 fn config(name: &str) -> Config {

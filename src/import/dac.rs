@@ -40,6 +40,14 @@ struct Config {
     codebooks: u32,
 }
 
+pub(super) fn spec(name: &str) -> Option<CodecSpec> {
+    let known = SYSTEMS.iter().any(|system| system.name == name);
+    known.then(|| {
+        let config = config(name);
+        config.spec(name, config.codebooks)
+    })
+}
+
 fn config(name: &str) -> Config {
     let (sample_rate, rates, latent, codebooks) = match name {
         "dac-16khz" => (16_000, [2, 4, 5, 8], 1024, 12),

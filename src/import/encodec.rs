@@ -1,7 +1,7 @@
 //! EnCodec (Défossez et al. 2022): the published 24 kHz and 48 kHz models, those under MusicGen and AudioGen
 //! (Copet et al. 2023; Kreuk et al. 2022), and any other of the family by its own configuration.
 
-use codec_core::spec::{Framing, PadMode};
+use codec_core::spec::{CodecSpec, Framing, PadMode};
 use serde_json::Value;
 
 use super::{
@@ -43,6 +43,12 @@ fn published(name: &str) -> Option<Config> {
         "audiogen-16khz" => audiocraft(16_000, vec![8, 5, 4, 2]),
         _ => return None,
     })
+}
+
+pub(super) fn spec(name: &str) -> Option<CodecSpec> {
+    let config = published(name)?;
+    let codebooks = config.choices.last().copied().unwrap_or(1);
+    Some(config.spec(name, codebooks))
 }
 
 /// The models of audiocraft's language models, with its default padding.

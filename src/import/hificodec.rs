@@ -42,6 +42,10 @@ struct Config {
     rates: [(u32, u32); 4],
 }
 
+pub(super) fn spec(name: &str) -> Option<CodecSpec> {
+    SYSTEMS.iter().any(|system| system.name == name).then(|| config(name).spec(name, BOOKS.len() as u32))
+}
+
 fn config(name: &str) -> Config {
     let (sample_rate, rates) = match name {
         "hificodec-16k-320d" => (16_000, [(8, 16), (5, 11), (4, 8), (2, 4)]),

@@ -199,6 +199,24 @@ pub fn systems() -> Vec<&'static str> {
     all_systems().map(|system| system.name).collect()
 }
 
+/// The name of [`crate::nano::spec`].
+const NANO: &str = "nano-16k";
+
+/// The systems whose spec is known without a checkpoint, see [`published_spec`].
+pub fn published_specs() -> Vec<&'static str> {
+    systems().into_iter().chain([NANO]).filter(|name| published_spec(name).is_some()).collect()
+}
+
+/// The spec of a published system with all its codebooks, or of [`crate::nano`], for training one like it. `None` for a name
+/// that is no system, or one whose spec follows from its checkpoint.
+pub fn published_spec(system: &str) -> Option<CodecSpec> {
+    if system == NANO {
+        return Some(crate::nano::spec());
+    }
+    let families = [encodec::spec, academicodec::spec, hificodec::spec, dac::spec];
+    families.iter().find_map(|spec| spec(system))
+}
+
 /// Imports a published checkpoint: a file, or a folder with one.
 ///
 /// # Errors

@@ -38,6 +38,17 @@ pub fn import_changed(
     tensors: &golden::TensorMap,
     change: impl Fn(&mut codec::core::spec::CodecSpec),
 ) -> Model {
+    let folder = import_folder(case, tensors, change);
+    // The mapping outlives the file's name.
+    Model::load(folder.path().join("model.safetensors")).unwrap()
+}
+
+/// As [`import_changed`], a folder with the file `model.safetensors`.
+pub fn import_folder(
+    case: &golden::Case,
+    tensors: &golden::TensorMap,
+    change: impl Fn(&mut codec::core::spec::CodecSpec),
+) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let name = case.manifest["case"].as_str().unwrap();
     let checkpoint = folder.path().join(format!("{name}.safetensors"));
@@ -57,8 +68,7 @@ pub fn import_changed(
     change(&mut imported.spec);
     let path = folder.path().join("model.safetensors");
     write_model(&path, &imported.spec, &imported.tensors, &imported.provenance).unwrap();
-    // The mapping outlives the file's name.
-    Model::load(&path).unwrap()
+    folder
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {

@@ -27,6 +27,8 @@ use crate::{
     weights::{Dtype, F16_MAX, Precision, TensorView, Tensors, f32_to_f16},
 };
 
+pub use spectral::mel_filters;
+
 /// Sizes past these are refused: nothing real comes near, and sums of them cannot overflow.
 const MAX_CHANNELS: u32 = 1 << 16;
 const MAX_TAPS: u32 = 1 << 14;

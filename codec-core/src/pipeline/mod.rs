@@ -17,6 +17,8 @@ mod segments;
 mod tests;
 
 #[cfg(feature = "alloc")]
+pub use build::mel_filters;
+#[cfg(feature = "alloc")]
 pub use chain::{Chain, ChainState};
 pub use memory::STATE_ALIGN;
 #[cfg(feature = "alloc")]

@@ -57,7 +57,7 @@ impl Builder<'_> {
         self.endless = true;
         let (mels, hop) = (l.mels as usize, l.hop as usize);
         let (table, window) = self.fourier(n);
-        let filters = slaney(l.sample_rate.into(), n, mels);
+        let filters = mel_filters(l.sample_rate.into(), n, mels);
         let filters = Source { name: "mel filters".into(), values: filters.into(), half: false };
         let bins = n / 2 + 1;
         let at = Strides { taps: 1, channels: bins, tap: 0, channel: 1 };
@@ -129,9 +129,9 @@ fn transform(what: &str, n: u32) -> Result<usize, BuildError> {
     ))
 }
 
-/// Triangles `[mels, n_fft / 2 + 1]` from 0 Hz to half the rate, evenly spaced on Slaney's mel scale (linear to 1 kHz,
-/// logarithmic above; Auditory Toolbox 1998) and of equal area.
-fn slaney(rate: f64, n_fft: usize, mels: usize) -> Vec<f32> {
+/// Mel filters `[mels, n_fft / 2 + 1]`: triangles from 0 Hz to half the sample rate, evenly spaced on Slaney's mel scale
+/// (linear to 1 kHz, logarithmic above; Auditory Toolbox 1998) and of equal area.
+pub fn mel_filters(rate: f64, n_fft: usize, mels: usize) -> Vec<f32> {
     const LINEAR: f64 = 200.0 / 3.0;
     const CORNER: f64 = 1000.0;
     let step = libm::log(6.4) / 27.0;

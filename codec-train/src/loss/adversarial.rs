@@ -1,0 +1,71 @@
+//! Losses of the game between codec and discriminators.
+
+use burn::tensor::{Tensor, activation::relu};
+use serde::{Deserialize, Serialize};
+
+/// What a discriminator says of a signal.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// How real it looks, at many places.
+    pub score: Tensor<4>,
+    /// What its layers saw, first layer first.
+    pub features: Vec<Tensor<4>>,
+}
+
+/// The form of the adversarial losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdversarialKind {
+    /// Hinge (Lim & Ye 2017; SoundStream, EnCodec).
+    Hinge,
+    /// Least squares (Mao et al. 2017; HiFi-GAN, DAC).
+    LeastSquares,
+}
+
+/// How differences of features are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeatureNorm {
+    /// Mean absolute difference over the mean absolute value of the real signal's feature (Défossez et al. 2022, equation 2).
+    Relative,
+    /// Mean absolute difference (Kong et al. 2020, equation 7, without its factor).
+    Absolute,
+}
+
+fn mean(terms: impl ExactSizeIterator<Item = Tensor<1>>) -> Option<Tensor<1>> {
+    let count = terms.len().max(1) as f32;
+    terms.reduce(|a, b| a + b).map(|sum| sum.div_scalar(count))
+}
+
+/// The discriminators' loss on real and decoded signals, the mean over discriminators; `None` without any.
+pub fn discriminator_loss(kind: AdversarialKind, real: &[Judged], fake: &[Judged]) -> Option<Tensor<1>> {
+    mean(real.iter().zip(fake).map(|(r, f)| {
+        let (r, f) = (r.score.clone(), f.score.clone());
+        match kind {
+            AdversarialKind::Hinge => relu(r.neg().add_scalar(1.0)).mean() + relu(f.add_scalar(1.0)).mean(),
+            AdversarialKind::LeastSquares => r.sub_scalar(1.0).square().mean() + f.square().mean(),
+        }
+    }))
+}
+
+/// The codec's loss on decoded signals, the mean over discriminators; `None` without any. Hinge is `relu(1 - score)`
+/// (Défossez et al. 2022, section 3.4).
+pub fn generator_loss(kind: AdversarialKind, fake: &[Judged]) -> Option<Tensor<1>> {
+    mean(fake.iter().map(|f| match kind {
+        AdversarialKind::Hinge => relu(f.score.clone().neg().add_scalar(1.0)).mean(),
+        AdversarialKind::LeastSquares => f.score.clone().sub_scalar(1.0).square().mean(),
+    }))
+}
+
+/// Difference of features, the mean over layers and discriminators; the real ones are constants. `None` without any.
+pub fn feature_loss(norm: FeatureNorm, real: &[Judged], fake: &[Judged]) -> Option<Tensor<1>> {
+    let pairs: Vec<_> = real.iter().zip(fake).flat_map(|(r, f)| r.features.iter().zip(&f.features)).collect();
+    mean(pairs.into_iter().map(|(r, f)| {
+        let r = r.clone().detach();
+        let difference = (f.clone() - r.clone()).abs().mean();
+        match norm {
+            FeatureNorm::Relative => difference / r.abs().mean().clamp_min(1e-8),
+            FeatureNorm::Absolute => difference,
+        }
+    }))
+}

@@ -1,0 +1,258 @@
+//! Spectra as matrix products, and distances between them.
+
+use std::f64::consts::PI;
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Smallest power of a bin under a square root, whose slope at zero is infinite: for mel spectra, far below their floor.
+const MEL_POWER: f32 = 1e-12;
+/// For logarithms of single bins.
+const BIN_POWER: f32 = 1e-8;
+
+/// What a transform does at the ends of the signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Only whole frames.
+    Whole,
+    /// Frame `t` is around sample `t * hop`; the signal is mirrored.
+    Centred,
+    /// One frame for each hop begun, as a convolution of that stride has; the signal is mirrored.
+    Stride,
+}
+
+/// A short-time Fourier transform with a Hann window.
+#[derive(Clone, Debug)]
+pub struct Spectrogram {
+    n_fft: usize,
+    hop: usize,
+    ends: Ends,
+    /// `[blocks * hop, 2 * bins]`, real then imaginary; rows past `n_fft` are zero.
+    basis: Vec<f32>,
+}
+
+impl Spectrogram {
+    /// Frames of `n_fft` samples every `hop`, under a periodic Hann window of `window` samples in their middle. Values are
+    /// multiplied by `scale`.
+    pub fn new(n_fft: usize, hop: usize, window: usize, ends: Ends, scale: f64) -> Self {
+        let hop = hop.clamp(1, n_fft.max(1));
+        let bins = n_fft / 2 + 1;
+        let mut basis = vec![0.0; n_fft.div_ceil(hop) * hop * 2 * bins];
+        let before = (n_fft - window.min(n_fft)) / 2;
+        for (t, row) in basis.chunks_exact_mut(2 * bins).take(n_fft).enumerate() {
+            let Some(at) = t.checked_sub(before).filter(|at| *at < window) else { continue };
+            let w = scale * (0.5 - 0.5 * (2.0 * PI * at as f64 / window as f64).cos());
+            for k in 0..bins {
+                let angle = 2.0 * PI * ((k * t) % n_fft) as f64 / n_fft as f64;
+                row[k] = (w * angle.cos()) as f32;
+                row[bins + k] = (-w * angle.sin()) as f32;
+            }
+        }
+        Self { n_fft, hop, ends, basis }
+    }
+
+    /// The scale that makes the squares of a window sum to one.
+    pub fn unit_energy(window: usize) -> f64 {
+        let hann = |t: usize| 0.5 - 0.5 * (2.0 * PI * t as f64 / window as f64).cos();
+        1.0 / (0..window).map(|t| hann(t) * hann(t)).sum::<f64>().sqrt()
+    }
+
+    /// Bins of a spectrum.
+    pub fn bins(&self) -> usize {
+        self.n_fft / 2 + 1
+    }
+
+    /// The fewest samples that give a frame.
+    pub fn shortest(&self) -> usize {
+        match self.ends {
+            Ends::Whole => self.n_fft,
+            Ends::Centred => self.n_fft / 2 + 1,
+            Ends::Stride => (self.n_fft + self.hop) / 2 + 1,
+        }
+    }
+
+    /// `[signals, samples]` to `[signals, frames, 2 * bins]`, real then imaginary parts.
+    pub fn complex(&self, x: Tensor<2>) -> Tensor<3> {
+        let (n, hop) = (self.n_fft, self.hop);
+        let x = match self.ends {
+            Ends::Whole => x,
+            Ends::Centred => mirrored(x, n / 2, n / 2),
+            Ends::Stride => {
+                let (side, samples) = ((n - hop) / 2, x.dims()[1]);
+                mirrored(x, side, side + samples.next_multiple_of(hop) - samples)
+            }
+        };
+        let [signals, samples] = x.dims();
+        let blocks = n.div_ceil(hop);
+        let frames = (samples.max(n) - n) / hop + 1;
+        // A frame is `blocks` neighbouring blocks of `hop` samples: views, whose gradients are sums of views.
+        let needed = (frames + blocks - 1) * hop;
+        let x = if needed > samples {
+            let zeros = Tensor::zeros([signals, needed - samples], &x.device());
+            Tensor::cat(vec![x, zeros], 1)
+        } else {
+            x.slice_dim(1, 0..needed)
+        };
+        let x = x.reshape([signals, frames + blocks - 1, hop]);
+        let parts = (0..blocks).map(|j| x.clone().slice_dim(1, j..j + frames)).collect();
+        let cut = Tensor::cat(parts, 2).reshape([signals * frames, blocks * hop]);
+        let basis = TensorData::new(self.basis.clone(), [blocks * hop, 2 * self.bins()]);
+        cut.matmul(Tensor::from_data(basis, &x.device())).reshape([signals, frames, 2 * self.bins()])
+    }
+
+    /// Magnitudes, `[signals, frames, bins]`, of powers raised to `floor` where they are less.
+    pub fn magnitude(&self, x: Tensor<2>, floor: f32) -> Tensor<3> {
+        let spectrum = self.complex(x);
+        let bins = self.bins();
+        let re = spectrum.clone().slice_dim(2, 0..bins);
+        let im = spectrum.slice_dim(2, bins..2 * bins);
+        (re.square() + im.square()).clamp_min(floor).sqrt()
+    }
+}
+
+/// Mirrors `[signals, samples]` at both ends, the end samples not repeated.
+fn mirrored(x: Tensor<2>, left: usize, right: usize) -> Tensor<2> {
+    let n = x.dims()[1];
+    let mut parts = vec![x.clone()];
+    if left > 0 {
+        parts.insert(0, x.clone().slice_dim(1, 1..left + 1).flip([1]));
+    }
+    if right > 0 {
+        parts.push(x.slice_dim(1, n - 1 - right..n - 1).flip([1]));
+    }
+    Tensor::cat(parts, 1)
+}
+
+/// Channels as signals of their own.
+fn flat(x: Tensor<3>) -> Tensor<2> {
+    let [batch, channels, samples] = x.dims();
+    x.reshape([batch * channels, samples])
+}
+
+/// One resolution of a [`MelLoss`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MelScale {
+    /// Samples in a window and in a transform.
+    pub window: usize,
+    /// Samples between two windows.
+    pub hop: usize,
+    /// Filters.
+    pub mels: usize,
+}
+
+/// Distance between mel spectrograms of several resolutions: magnitudes under Slaney's filters of equal area. The sum over
+/// resolutions of `log · |log10 a - log10 b| + linear · |a - b| + square · (log10 a - log10 b)^2`, each a mean, values below
+/// `floor` raised to it before the logarithm (Kumar et al. 2023, section 3.5; with squares Défossez et al. 2022, section 3.4).
+#[derive(Clone, Debug)]
+pub struct MelLoss {
+    scales: Vec<(Spectrogram, Vec<f32>, usize)>,
+    /// Weight of the absolute difference of logarithms.
+    pub log: f32,
+    /// Weight of the absolute difference.
+    pub linear: f32,
+    /// Weight of the squared difference of logarithms.
+    pub square: f32,
+    /// Least value before the logarithm.
+    pub floor: f32,
+}
+
+impl MelLoss {
+    /// A loss at these resolutions, for a sample rate; logarithms only.
+    pub fn new(sample_rate: u32, scales: &[MelScale]) -> Self {
+        let scale = |s: &MelScale| {
+            let filters = codec_core::pipeline::mel_filters(f64::from(sample_rate), s.window, s.mels);
+            (Spectrogram::new(s.window, s.hop, s.window, Ends::Centred, 1.0), filters, s.mels)
+        };
+        Self { scales: scales.iter().map(scale).collect(), log: 1.0, linear: 0.0, square: 0.0, floor: 1e-5 }
+    }
+
+    /// The resolutions of DAC: windows of 32 to 2048 samples, 5 to 320 filters.
+    pub fn dac_scales() -> Vec<MelScale> {
+        let scale = |i: u32| MelScale { window: 32 << i, hop: 8 << i, mels: 5 << i };
+        (0..7).map(scale).collect()
+    }
+
+    /// The fewest samples that it can compare.
+    pub fn shortest(&self) -> usize {
+        self.scales.iter().map(|(s, ..)| s.shortest()).max().unwrap_or(1)
+    }
+
+    /// The distance.
+    pub fn forward(&self, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
+        let (fake, real) = (flat(fake), flat(real));
+        let terms = self.scales.iter().map(|(spectrogram, filters, mels)| {
+            let bins = spectrogram.bins();
+            let filters = TensorData::new(filters.clone(), [1, *mels, bins]);
+            let filters = Tensor::<3>::from_data(filters, &fake.device()).swap_dims(1, 2);
+            let mel = |x: &Tensor<2>| {
+                let magnitude = spectrogram.magnitude(x.clone(), MEL_POWER);
+                let [signals, frames, _] = magnitude.dims();
+                magnitude.reshape([1, signals * frames, bins]).matmul(filters.clone())
+            };
+            let (a, b) = (mel(&fake), mel(&real));
+            let log10 = |x: Tensor<3>| x.clamp_min(self.floor).log().mul_scalar(std::f32::consts::LOG10_E);
+            let difference = log10(a.clone()) - log10(b.clone());
+            let mut term = difference.clone().abs().mean().mul_scalar(self.log);
+            if self.linear != 0.0 {
+                term = term + (a - b).abs().mean().mul_scalar(self.linear);
+            }
+            if self.square != 0.0 {
+                term = term + difference.square().mean().mul_scalar(self.square);
+            }
+            term
+        });
+        terms.reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([1], &fake.device()))
+    }
+}
+
+/// One resolution of a [`StftLoss`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StftScale {
+    /// Samples in a transform.
+    pub n_fft: usize,
+    /// Samples between two windows.
+    pub hop: usize,
+    /// Samples in a window.
+    pub window: usize,
+}
+
+/// Multi-resolution STFT loss: spectral convergence and mean absolute difference of natural logarithms of magnitudes, the mean
+/// over resolutions (Yamamoto et al. 2020, section 2.2).
+#[derive(Clone, Debug)]
+pub struct StftLoss {
+    scales: Vec<Spectrogram>,
+}
+
+impl StftLoss {
+    /// A loss at these resolutions.
+    pub fn new(scales: &[StftScale]) -> Self {
+        Self { scales: scales.iter().map(|s| Spectrogram::new(s.n_fft, s.hop, s.window, Ends::Centred, 1.0)).collect() }
+    }
+
+    /// The resolutions of the paper.
+    pub fn usual_scales() -> Vec<StftScale> {
+        let scale = |(n_fft, hop, window)| StftScale { n_fft, hop, window };
+        [(1024, 120, 600), (2048, 240, 1200), (512, 50, 240)].map(scale).to_vec()
+    }
+
+    /// The fewest samples that it can compare.
+    pub fn shortest(&self) -> usize {
+        self.scales.iter().map(Spectrogram::shortest).max().unwrap_or(1)
+    }
+
+    /// The distance.
+    pub fn forward(&self, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
+        let (fake, real) = (flat(fake), flat(real));
+        let terms = self.scales.iter().map(|spectrogram| {
+            let magnitude = |x: &Tensor<2>| spectrogram.magnitude(x.clone(), BIN_POWER);
+            let (a, b) = (magnitude(&fake), magnitude(&real));
+            let norm = |x: Tensor<3>| x.square().sum().clamp_min(MEL_POWER).sqrt();
+            let convergence = norm(b.clone() - a.clone()) / norm(b.clone());
+            convergence + (b.log() - a.log()).abs().mean()
+        });
+        let count = self.scales.len().max(1) as f32;
+        terms.reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([1], &fake.device())).div_scalar(count)
+    }
+}

@@ -1,0 +1,153 @@
+//! `codec-train`: runs recipes. `codec train` and `codec export` start it.
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use clap::{Parser, Subcommand};
+use codec_train::{
+    TrainError, device,
+    recipe::Recipe,
+    trainer::{Ended, StepReport, Trainer, export},
+};
+
+/// Train neural audio codecs.
+#[derive(Parser)]
+#[command(name = "codec-train", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a recipe, or go on with a run
+    Train {
+        /// The recipe
+        #[arg(value_name = "RECIPE.toml")]
+        recipe: PathBuf,
+        /// Folder of wav and flac files, or a manifest: lines of path, seconds, weight, with tabs between them
+        #[arg(long, value_name = "FOLDER|MANIFEST")]
+        data: PathBuf,
+        /// Folder of the run; if it has checkpoints, the run goes on from the last
+        #[arg(long, value_name = "RUN")]
+        out: PathBuf,
+        /// Where to compute: cpu, gpu, gpu:N, cuda, cuda:N, as far as they are built in
+        #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+        device: String,
+        /// Print nothing but errors
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Write a model file from the last checkpoint of a run
+    Export {
+        /// Folder of the run, or a checkpoint of it
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+        /// Model file to write
+        #[arg(long, short, value_name = "MODEL.safetensors")]
+        output: PathBuf,
+        /// Licence of the weights, to note in the model file
+        #[arg(long, value_name = "TEXT")]
+        license: Option<String>,
+        /// Where the weights come from, to note in the model file
+        #[arg(long, value_name = "TEXT")]
+        source: Option<String>,
+        /// Replace the model file if it exists
+        #[arg(long, short)]
+        force: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train { recipe, data, out, device, quiet } => train(&recipe, &data, &out, &device, quiet),
+        Command::Export { run, output, license, source, force } => {
+            if output.exists() && !force {
+                eprintln!("error: {} exists; --force replaces it", output.display());
+                return ExitCode::from(2);
+            }
+            export(&run, &output, license, source).map(|fingerprint| {
+                println!("{}: fingerprint {fingerprint}", output.display());
+                ExitCode::SUCCESS
+            })
+        }
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("error: {e}");
+        ExitCode::FAILURE
+    })
+}
+
+fn train(recipe: &Path, data: &Path, out: &Path, device: &str, quiet: bool) -> Result<ExitCode, TrainError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    // Without a handler Ctrl-C ends the program as ever, and the last checkpoint stands.
+    let _ = ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; again to stop at once");
+    });
+    let mut trainer = Trainer::open(Recipe::load(recipe)?, recipe, data, out, &device::open(device)?)?;
+    let steps = trainer.recipe().run.steps;
+    if !quiet {
+        let corpus = trainer.corpus();
+        eprintln!(
+            "{} files, {:.2} h; {} parameters; step {} of {steps}",
+            corpus.clips().len(),
+            corpus.hours(),
+            trainer.weights().parameters(),
+            trainer.step()
+        );
+        let skipped = corpus.skipped();
+        if skipped.short > 0 {
+            eprintln!("{} files are too short and left out", skipped.short);
+        }
+        for (path, why) in &skipped.unreadable {
+            eprintln!("left out: {}: {why}", path.display());
+        }
+    }
+    let terminal = std::io::stderr().is_terminal();
+    let mut seconds_a_step: Option<f64> = None;
+    let progress = |report: &StepReport, seconds: f64| {
+        let mean = seconds_a_step.map_or(seconds, |mean| 0.95 * mean + 0.05 * seconds);
+        seconds_a_step = Some(mean);
+        let done = report.step + 1;
+        if quiet || !(terminal || done.is_multiple_of(50) || done == steps) {
+            return;
+        }
+        let losses: Vec<_> = report.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let left = (steps - done) as f64 * mean;
+        let line = format!(
+            "step {done}/{steps}  {:.2} steps/s  {:.0} min left  {}",
+            1.0 / mean.max(1e-9),
+            left / 60.0,
+            losses.join("  ")
+        );
+        if terminal {
+            eprint!("\r\x1b[K{line}");
+        } else {
+            eprintln!("{line}");
+        }
+    };
+    let ended = trainer.run(&stop, progress)?;
+    if !quiet {
+        if terminal {
+            eprintln!();
+        }
+        match ended {
+            Ended::Finished => {
+                eprintln!("done; `codec export {} -o MODEL.safetensors` writes the model", out.display())
+            }
+            Ended::Stopped => eprintln!("stopped after step {}; the same command goes on", trainer.step()),
+        }
+    }
+    Ok(if ended == Ended::Finished { ExitCode::SUCCESS } else { ExitCode::from(130) })
+}

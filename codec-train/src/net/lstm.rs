@@ -1,0 +1,58 @@
+//! Long short-term memory.
+
+use burn::tensor::{Tensor, activation::sigmoid};
+use codec_core::spec::Lstm;
+
+use crate::{TrainError, Vars};
+
+pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
+    let mut y = x.clone();
+    for layer in 0..l.layers {
+        let ahead = direction(l, vars, &format!("l{layer}"), y.clone(), false)?;
+        y = if l.bidirectional {
+            let back = direction(l, vars, &format!("l{layer}_reverse"), y, true)?;
+            Tensor::cat(vec![ahead, back], 1)
+        } else {
+            ahead
+        };
+    }
+    if !l.skip {
+        return Ok(y);
+    }
+    let times = y.dims()[1] / x.dims()[1].max(1);
+    Ok(if times > 1 { y + x.repeat_dim(1, times) } else { y + x })
+}
+
+/// One layer in one direction, `[batch, channels, rows]` to `[batch, hidden, rows]`.
+fn direction(l: &Lstm, vars: &Vars, suffix: &str, x: Tensor<3>, reverse: bool) -> Result<Tensor<3>, TrainError> {
+    let matrix = |part: &str| vars.get::<2>(&format!("{}.weight_{part}_{suffix}", l.name));
+    let bias = |part: &str| vars.get::<1>(&format!("{}.bias_{part}_{suffix}", l.name));
+    let [batch, channels, rows] = x.dims();
+    let hidden = l.hidden as usize;
+    // What the input gives to all rows' gates, in one product.
+    let input = x.permute([2, 0, 1]).reshape([rows * batch, channels]).matmul(matrix("ih")?.transpose());
+    let gates = (input + (bias("ih")? + bias("hh")?).reshape([1, 4 * hidden])).reshape([rows, batch, 4 * hidden]);
+    let recurrent = matrix("hh")?.transpose();
+    let mut state: Option<(Tensor<2>, Tensor<2>)> = None;
+    let mut outputs = Vec::with_capacity(rows);
+    for i in 0..rows {
+        let t = if reverse { rows - 1 - i } else { i };
+        let mut row = gates.clone().slice_dim(0, t..t + 1).reshape([batch, 4 * hidden]);
+        if let Some((h, _)) = &state {
+            row = row + h.clone().matmul(recurrent.clone());
+        }
+        let gate = |k: usize| row.clone().slice_dim(1, k * hidden..(k + 1) * hidden);
+        let new = sigmoid(gate(0)) * gate(2).tanh();
+        let cell = match state {
+            Some((_, cell)) => sigmoid(gate(1)) * cell + new,
+            None => new,
+        };
+        let h = sigmoid(gate(3)) * cell.clone().tanh();
+        outputs.push(h.clone());
+        state = Some((h, cell));
+    }
+    if reverse {
+        outputs.reverse();
+    }
+    Ok(Tensor::stack(outputs, 2))
+}

@@ -1,0 +1,234 @@
+//! Optimisation by name: AdamW for each tensor, with all its state open to checkpoints.
+
+use std::{collections::BTreeMap, f64::consts::PI};
+
+use burn::{
+    optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _},
+    tensor::Tensor,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Grads, Store, quantizer::Revived};
+
+/// How a network is optimised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerRecipe {
+    /// Learning rate at its highest.
+    pub rate: f64,
+    /// Decay of the first and second moment.
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay of tensors of two or more dimensions (Loshchilov & Hutter 2019).
+    pub weight_decay: f32,
+    /// The gradient's norm is brought down to this where it is greater; 0 for never.
+    pub clip: f64,
+    /// Steps over which the rate rises from zero.
+    pub warmup: u64,
+    /// What it does after that.
+    pub schedule: Schedule,
+}
+
+impl Default for OptimizerRecipe {
+    fn default() -> Self {
+        Self {
+            rate: 3e-4,
+            betas: [0.8, 0.99],
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip: 0.0,
+            warmup: 0,
+            schedule: Schedule::Constant,
+        }
+    }
+}
+
+/// Learning rates over time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// The same always.
+    Constant,
+    /// Multiplied by `factor` each step.
+    Exponential {
+        /// A little below 1.
+        factor: f64,
+    },
+    /// Half a cosine down to `floor` times the rate at the end of the run (Loshchilov & Hutter 2017).
+    Cosine {
+        /// Part of the rate that is left at the end.
+        floor: f64,
+    },
+}
+
+impl OptimizerRecipe {
+    /// The learning rate of step `step` (from 0) of `steps`.
+    pub fn rate_at(&self, step: u64, steps: u64) -> f64 {
+        if step < self.warmup {
+            return self.rate * (step + 1) as f64 / self.warmup as f64;
+        }
+        let after = (step - self.warmup) as f64;
+        self.rate
+            * match self.schedule {
+                Schedule::Constant => 1.0,
+                Schedule::Exponential { factor } => factor.powf(after),
+                Schedule::Cosine { floor } => {
+                    let part = (after / steps.saturating_sub(self.warmup).max(1) as f64).min(1.0);
+                    floor + (1.0 - floor) * 0.5 * (1.0 + (PI * part).cos())
+                }
+            }
+    }
+}
+
+/// An optimiser and its moments.
+#[derive(Clone)]
+pub struct Optimizer {
+    recipe: OptimizerRecipe,
+    decayed: AdamW,
+    plain: AdamW,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// What is kept of one tensor's gradients.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Steps taken.
+    pub time: usize,
+    /// Average of gradients.
+    pub first: Tensor<1>,
+    /// Average of their squares.
+    pub second: Tensor<1>,
+}
+
+impl Optimizer {
+    /// An optimiser with no past.
+    pub fn new(recipe: &OptimizerRecipe) -> Self {
+        let config = |decay: f32| {
+            AdamWConfig::new()
+                .with_beta_1(recipe.betas[0])
+                .with_beta_2(recipe.betas[1])
+                .with_epsilon(recipe.epsilon)
+                .with_weight_decay(decay)
+                .build()
+        };
+        Self {
+            recipe: recipe.clone(),
+            decayed: config(recipe.weight_decay),
+            plain: config(0.0),
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// Its recipe.
+    pub fn recipe(&self) -> &OptimizerRecipe {
+        &self.recipe
+    }
+
+    /// The moments by tensor.
+    pub fn moments(&self) -> &BTreeMap<String, Moments> {
+        &self.moments
+    }
+
+    /// Goes on from a checkpoint's moments.
+    pub fn set_moments(&mut self, moments: BTreeMap<String, Moments>) {
+        self.moments = moments;
+    }
+
+    /// Clips the gradients, takes a step, and returns their norm before clipping.
+    pub fn step(&mut self, store: &mut Store, mut grads: Grads, rate: f64) -> f64 {
+        let norm = grads.norm();
+        if self.recipe.clip > 0.0 && norm > self.recipe.clip {
+            grads.scale((self.recipe.clip / norm) as f32);
+        }
+        for (name, grad) in grads.0 {
+            let Some(entry) = store.get(&name).filter(|e| e.trained) else { continue };
+            let adam = if entry.shape.len() > 1 { &self.decayed } else { &self.plain };
+            let state = self.moments.remove(&name).map(|m| {
+                let momentum =
+                    AdaptiveMomentumState { time: m.time, moment_1: m.first, moment_2: m.second, max_moment_2: None };
+                AdamWState { momentum }
+            });
+            let (value, state) = adam.step(rate, entry.value.clone(), grad, state);
+            if let Some(AdamWState { momentum }) = state {
+                let AdaptiveMomentumState { time, moment_1: first, moment_2: second, .. } = momentum;
+                self.moments.insert(name.clone(), Moments { time, first, second });
+            }
+            store.set(&name, value);
+        }
+        norm
+    }
+
+    /// Forgets what moved entries of codebooks that are elsewhere now: else the old entry's momentum would carry the new one off.
+    pub fn forget(&mut self, revived: &[Revived]) {
+        for r in revived {
+            let Some(moments) = self.moments.get_mut(&r.tensor) else { continue };
+            for tensor in [&mut moments.first, &mut moments.second] {
+                let mut values = crate::host(tensor.clone());
+                for entry in &r.entries {
+                    if let Some(row) = values.get_mut(entry * r.dim..(entry + 1) * r.dim) {
+                        row.fill(0.0);
+                    }
+                }
+                *tensor = Tensor::from_floats(values.as_slice(), &tensor.device());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Tracking, host};
+
+    #[test]
+    fn rates_rise_and_fall() {
+        let recipe = OptimizerRecipe {
+            rate: 1.0,
+            warmup: 4,
+            schedule: Schedule::Cosine { floor: 0.1 },
+            ..OptimizerRecipe::default()
+        };
+        let rates: Vec<f64> = [0, 1, 3, 4, 9, 14, 99].map(|s| recipe.rate_at(s, 14)).to_vec();
+        let expected = [0.25, 0.5, 1.0, 1.0, 0.55, 0.1, 0.1];
+        assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
+        let exponential = OptimizerRecipe { schedule: Schedule::Exponential { factor: 0.5 }, warmup: 0, ..recipe };
+        assert_eq!(exponential.rate_at(3, 0), 0.125);
+    }
+
+    /// Against AdamW by hand, with clipping and decay.
+    #[test]
+    fn steps_are_adamw() {
+        let recipe = OptimizerRecipe {
+            rate: 0.1,
+            betas: [0.9, 0.99],
+            weight_decay: 0.5,
+            clip: 1.0,
+            ..OptimizerRecipe::default()
+        };
+        let mut store = Store::new(&crate::device::cpu());
+        store.insert("w", &[1, 2], vec![1.0, -2.0], true);
+        store.insert("b", &[1], vec![0.5], true);
+        let mut optimizer = Optimizer::new(&recipe);
+        let (mut w, mut m, mut v) = ([1.0, -2.0, 0.5], [0.0; 3], [0.0; 3]);
+        for step in 1..=3 {
+            let vars = store.vars(Tracking::Gradients);
+            let loss = vars.get::<2>("w").unwrap().square().sum() + vars.get::<1>("b").unwrap().square().sum();
+            let grads = vars.gradients(&mut loss.backward());
+            let norm = optimizer.step(&mut store, grads, 0.1);
+            let g: Vec<f64> = w.iter().map(|w| 2.0 * w).collect();
+            let expected = g.iter().map(|g| g * g).sum::<f64>().sqrt();
+            assert!((norm - expected).abs() < 1e-5 * expected);
+            for i in 0..3 {
+                let g = g[i] / expected.max(1.0);
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.99 * v[i] + 0.01 * g * g;
+                let (mh, vh) = (m[i] / (1.0 - 0.9_f64.powi(step)), v[i] / (1.0 - 0.99_f64.powi(step)));
+                let decay = if i < 2 { 1.0 - 0.1 * 0.5 } else { 1.0 };
+                w[i] = w[i] * decay - 0.1 * mh / (vh.sqrt() + 1e-8);
+            }
+        }
+        let got = [host(store.tensor::<2>("w").unwrap()), host(store.tensor::<1>("b").unwrap())].concat();
+        assert!(got.iter().zip(w).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5), "{got:?} for {w:?}");
+    }
+}
