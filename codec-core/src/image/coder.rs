@@ -4,7 +4,7 @@ use super::Planned;
 use crate::{
     RunError,
     kernel::Compute,
-    pipeline::coder::{Coding, DecoderRef, EncoderRef},
+    pipeline::coder::{Coding, DecoderRef, Decoding, EncoderRef},
     quantizer::Program,
 };
 
@@ -34,7 +34,7 @@ impl<'a> Encoder<'a> {
 
     /// Bytes of a block of state.
     pub fn state_bytes(&self) -> usize {
-        bytes(self.plan.state_bytes(&self.part.layout, &Coding { codebooks: 1, beam: 1, merged: 0 }))
+        bytes(self.plan.state_bytes(&self.part.layout, &Coding::new(1)))
     }
 
     /// Samples (a channel) that a step may bring.
@@ -53,7 +53,7 @@ impl<'a> Encoder<'a> {
     /// The block is too short or not aligned to [`STATE_ALIGN`](crate::pipeline::STATE_ALIGN) bytes, or the model does not
     /// have so many codebooks.
     pub fn init(&self, state: &mut [u8], codebooks: usize) -> Result<(), RunError> {
-        self.plan.init(&self.part.layout, &Coding { codebooks, beam: 1, merged: 0 }, state)
+        self.plan.init(&self.part.layout, &Coding::new(codebooks), state)
     }
 
     /// Forgets the signal.
@@ -101,7 +101,7 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// As [`Encoder::init`].
     pub fn init(&self, state: &mut [u8], codebooks: usize) -> Result<(), RunError> {
-        self.plan.init(&self.part.layout, 0, codebooks, state)
+        self.plan.init(&self.part.layout, &Decoding::new(codebooks), state)
     }
 
     /// Forgets the signal.

@@ -18,6 +18,7 @@ mod tests;
 
 #[cfg(feature = "alloc")]
 pub use chain::{Chain, ChainState};
+pub use coder::{Coding, Decoding};
 pub use memory::STATE_ALIGN;
 #[cfg(feature = "alloc")]
 pub use owned::{Decoder, DecoderState, Encoder, EncoderState};
