@@ -140,11 +140,16 @@ private:
 /** Samples to codes. */
 class Encoder {
 public:
+    /** `codebooks` of the options must be set where `first_codebook` is. */
     explicit Encoder(const Model &model, const codec_encoder_options &options = encoder_options()) {
         codec_encoder *handle = nullptr;
-        const auto info = model.info();
-        codebooks_ = options.codebooks != 0 ? options.codebooks : info.codebooks;
-        detail::check(codec_encoder_create(model.get(), &options, &handle));
+        auto asked = options;
+        if (asked.codebooks == 0 && asked.first_codebook != 0) {
+            throw Error(CODEC_ERROR_ARGUMENT, "give `codebooks` with `first_codebook`");
+        }
+        if (asked.codebooks == 0) asked.codebooks = model.info().codebooks;
+        codebooks_ = asked.codebooks;
+        detail::check(codec_encoder_create(model.get(), &asked, &handle));
         handle_.reset(handle);
     }
 

@@ -2,7 +2,7 @@
 
 use codec_core::{
     RunError,
-    pipeline::{self, Chain, Crossfade, Segmented, Window, Windowed, normalize},
+    pipeline::{self, Chain, Coding, Crossfade, Decoding, Segmented, Window, Windowed, normalize},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing},
 };
@@ -36,11 +36,13 @@ fn check_memory(spec: &CodecSpec, options: &Options, parts: [usize; 4]) -> Resul
 }
 
 /// Bytes of an encoder's state for steps of `frames` frames.
-fn encoder_memory(plan: &pipeline::Encoder, frames: usize, hop: usize, codebooks: usize, beam: usize) -> [usize; 4] {
+fn encoder_memory(plan: &pipeline::Encoder, frames: usize, hop: usize, coding: &Coding) -> [usize; 4] {
     let (state, workspace) = plan.chain().memory(frames.saturating_mul(hop));
     let frames = plan.max_frames(frames.saturating_mul(hop));
-    let scratch = plan.quantizer().scratch_len(frames, beam);
-    [state, workspace, scratch.saturating_mul(4), frames.saturating_mul(codebooks).saturating_mul(2)]
+    let scratch = plan.quantizer().scratch_len(frames, coding.beam);
+    // Codes that are only searched lie in the state.
+    let codes = frames.saturating_mul(coding.first.saturating_add(coding.codebooks));
+    [state, workspace, scratch.saturating_mul(4), codes.saturating_mul(2)]
 }
 
 /// Bytes of a decoder's state for steps of `frames` frames.
@@ -106,11 +108,7 @@ pub struct Encoder<'m> {
     windows: Option<(Windowed, Option<pipeline::EncoderState>)>,
     whole: Vec<f32>,
     channels: usize,
-    /// Codes of a frame that are given out, and those before them, which are searched too.
-    codebooks: usize,
-    first: usize,
-    beam: usize,
-    merged: usize,
+    coding: Coding,
     codes: Vec<u16>,
     samples: u64,
     frames: u64,
@@ -123,11 +121,9 @@ impl<'m> Encoder<'m> {
         let plan = model.encoder_plan()?;
         let spec = model.spec();
         let channels = spec.channels as usize;
-        let (first, count) = books(plan.quantizer(), options)?;
-        let codebooks = first + count;
-        let beam = options.beam.max(1);
-        let merged = options.merged_books;
-        plan.quantizer().check_merged(merged, codebooks)?;
+        let (first, codebooks) = books(plan.quantizer(), options)?;
+        let coding = Coding { first, codebooks, beam: options.beam.max(1), merged: options.merged_books };
+        plan.quantizer().check_merged(coding.merged, first + codebooks)?;
         let hop = spec.hop as usize;
         let (mut splitter, mut windows) = (None, None);
         let whole = |reason| Limit {
@@ -146,14 +142,14 @@ impl<'m> Encoder<'m> {
             (Some((length, stride, normalize)), _) => {
                 splitter = Some((Segmented::new(channels, length, stride), normalize));
                 let frames = length.div_ceil(hop);
-                check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
-                Mode::Segments(plan.state_merging(frames, codebooks, beam, merged)?)
+                check_memory(spec, options, encoder_memory(plan, frames, hop, &coding))?;
+                Mode::Segments(plan.state_for(frames, &coding)?)
             }
             (None, Some(reason)) => Mode::Whole(whole(reason)),
             (None, None) => {
                 let frames = chunk_frames(plan.chain(), spec, hop);
-                check_memory(spec, options, encoder_memory(plan, frames, hop, codebooks, beam))?;
-                Mode::Steps(plan.state_merging(frames, codebooks, beam, merged)?)
+                check_memory(spec, options, encoder_memory(plan, frames, hop, &coding))?;
+                Mode::Steps(plan.state_for(frames, &coding)?)
             }
         };
         Ok(Self {
@@ -164,10 +160,7 @@ impl<'m> Encoder<'m> {
             windows,
             whole: Vec::new(),
             channels,
-            codebooks: count,
-            first,
-            beam,
-            merged,
+            coding,
             codes: Vec::new(),
             samples: 0,
             frames: 0,
@@ -178,7 +171,7 @@ impl<'m> Encoder<'m> {
 
     /// Codes a frame.
     pub fn codebooks(&self) -> usize {
-        self.codebooks
+        self.coding.codebooks
     }
 
     /// Frames that the next [`Encoder::push`] of `samples` samples (a channel), or [`Encoder::finish`] after 0, can give,
@@ -247,10 +240,10 @@ impl<'m> Encoder<'m> {
         if self.finished {
             return Err(RunError::Finished.into());
         }
-        out.codebooks = self.codebooks;
+        out.codebooks = self.coding.codebooks;
         self.samples += (pcm.len() / self.channels) as u64;
         let before = out.frames();
-        let (plan, channels, first, codebooks) = (self.plan, self.channels, self.first, self.first + self.codebooks);
+        let (plan, channels, coding) = (self.plan, self.channels, &self.coding);
         let (codes, threads) = (&mut self.codes, &self.threads);
         match &mut self.mode {
             Mode::Steps(state) => threads.run(|cx| -> Result<(), Error> {
@@ -260,7 +253,7 @@ impl<'m> Encoder<'m> {
                     let (now, later) = rest.split_at(chunk.min(rest.len()));
                     rest = later;
                     let last = finish && rest.is_empty();
-                    step(plan, cx, state, now, last, (first, ALL), codes, out)?;
+                    step(plan, cx, state, now, last, ALL, codes, out)?;
                     if rest.is_empty() {
                         return Ok(());
                     }
@@ -269,14 +262,13 @@ impl<'m> Encoder<'m> {
             Mode::Whole(limit) => {
                 let Some((windows, state)) = &mut self.windows else {
                     let rows = (self.whole.len() + pcm.len()) / channels;
-                    let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, codebooks, self.beam);
+                    let parts = encoder_memory(plan, rows.div_ceil(limit.hop), limit.hop, coding);
                     limit.check(parts, rows)?;
                     self.whole.extend_from_slice(pcm);
                     if finish {
-                        let mut state =
-                            plan.state_merging(rows.div_ceil(limit.hop), codebooks, self.beam, self.merged)?;
+                        let mut state = plan.state_for(rows.div_ceil(limit.hop), coding)?;
                         let whole = std::mem::take(&mut self.whole);
-                        threads.run(|cx| step(plan, cx, &mut state, &whole, true, (first, ALL), codes, out))?;
+                        threads.run(|cx| step(plan, cx, &mut state, &whole, true, ALL, codes, out))?;
                     }
                     self.frames += (out.frames() - before) as u64;
                     self.finished = finish;
@@ -287,12 +279,12 @@ impl<'m> Encoder<'m> {
                     // The first window of a signal is its longest.
                     if state.as_ref().is_none_or(|state| state.max_samples() < rows) {
                         let frames = rows.div_ceil(limit.hop);
-                        limit.check(encoder_memory(plan, frames, limit.hop, codebooks, self.beam), rows)?;
-                        *state = Some(plan.state_merging(frames, codebooks, self.beam, self.merged)?);
+                        limit.check(encoder_memory(plan, frames, limit.hop, coding), rows)?;
+                        *state = Some(plan.state_for(frames, coding)?);
                     }
                     let Some(state) = state else { return Ok(()) };
                     state.reset();
-                    threads.run(|cx| step(plan, cx, state, pcm, true, (first, window), codes, out))
+                    threads.run(|cx| step(plan, cx, state, pcm, true, window, codes, out))
                 };
                 windows.push(pcm, &mut each)?;
                 if finish {
@@ -306,7 +298,7 @@ impl<'m> Encoder<'m> {
                     let scale = if *loud { normalize(&mut segment, channels) } else { 1.0 };
                     let before = out.frames();
                     state.reset();
-                    threads.run(|cx| step(plan, cx, state, &segment, true, (first, ALL), codes, out))?;
+                    threads.run(|cx| step(plan, cx, state, &segment, true, ALL, codes, out))?;
                     out.segments.push(Segment { frames: out.frames() - before, scale });
                     Ok(())
                 };
@@ -333,7 +325,7 @@ fn books(quantizer: &Quantizer, options: &Options) -> Result<(usize, usize), Run
     Ok((first, count))
 }
 
-/// Appends those codes of a step's frames that are wanted: from the first codebook on, of the frames of a window.
+/// Appends the codes of those of a step's frames that a window gives.
 #[allow(clippy::too_many_arguments)]
 fn step(
     plan: &pipeline::Encoder,
@@ -341,7 +333,7 @@ fn step(
     state: &mut pipeline::EncoderState,
     pcm: &[f32],
     finish: bool,
-    (first, window): (usize, Window),
+    window: Window,
     codes: &mut Vec<u16>,
     out: &mut Codes,
 ) -> Result<(), Error> {
@@ -350,7 +342,7 @@ fn step(
     let frames = plan.step(cx, state, pcm, finish, codes)?;
     let frames = codes.chunks_exact(state.codebooks()).take(frames);
     for frame in frames.skip(window.skip).take(window.frames.unwrap_or(usize::MAX)) {
-        out.data.extend(frame.iter().skip(first));
+        out.data.extend_from_slice(frame);
     }
     Ok(())
 }
@@ -362,9 +354,7 @@ pub struct Decoder<'m> {
     mode: Mode<pipeline::DecoderState>,
     crossfade: Option<Crossfade>,
     whole: Vec<u16>,
-    first: usize,
-    codebooks: usize,
-    noise_seed: Option<u64>,
+    decoding: Decoding,
     segment_frames: usize,
     finished: bool,
 }
@@ -378,14 +368,9 @@ impl<'m> Decoder<'m> {
                 RunError::Unsupported("this model's quantizer has no inverse: its codes cannot be decoded").into()
             );
         }
-        if options.noise_seed.is_some() && !plan.chain().has_noise() {
-            return Err(
-                RunError::Unsupported("this model's decoder adds no noise: decode without a seed for it").into()
-            );
-        }
         let (first, codebooks) = books(plan.quantizer(), options)?;
-        let noise_seed = options.noise_seed;
-        let state = |frames| decoder_state(plan, frames, first..first + codebooks, noise_seed);
+        let decoding = Decoding { first, codebooks, noise_seed: options.noise_seed };
+        plan.check(&decoding)?;
         let hop = spec.hop as usize;
         let (mut crossfade, mut segment_frames) = (None, 0);
         let mode = match (segments(spec), &plan.chain().plan().whole) {
@@ -393,7 +378,7 @@ impl<'m> Decoder<'m> {
                 crossfade = Some(Crossfade::new(spec.channels as usize, stride));
                 segment_frames = length.div_ceil(hop);
                 check_memory(spec, options, decoder_memory(plan, segment_frames))?;
-                Mode::Segments(state(segment_frames)?)
+                Mode::Segments(plan.state_for(segment_frames, &decoding)?)
             }
             (None, Some(reason)) => Mode::Whole(Limit {
                 model: spec.name.clone(),
@@ -406,27 +391,16 @@ impl<'m> Decoder<'m> {
                 let rows = plan.quantizer().rows_per_frame();
                 let frames = chunk_frames(plan.chain(), spec, rows);
                 check_memory(spec, options, decoder_memory(plan, frames))?;
-                Mode::Steps(state(frames)?)
+                Mode::Steps(plan.state_for(frames, &decoding)?)
             }
         };
         let threads = Threads::new(options.threads, options.isa)?;
-        Ok(Self {
-            plan,
-            threads,
-            mode,
-            crossfade,
-            whole: Vec::new(),
-            first,
-            codebooks,
-            noise_seed,
-            segment_frames,
-            finished: false,
-        })
+        Ok(Self { plan, threads, mode, crossfade, whole: Vec::new(), decoding, segment_frames, finished: false })
     }
 
     /// Codes a frame.
     pub fn codebooks(&self) -> usize {
-        self.codebooks
+        self.decoding.codebooks
     }
 
     /// Samples (a channel) that the next [`Decoder::push`] of `frames` frames, of one segment where the model cuts signals,
@@ -436,7 +410,7 @@ impl<'m> Decoder<'m> {
         let step = |frames: usize| self.plan.chain().max_output_rows(frames.saturating_mul(rows));
         match &self.mode {
             Mode::Steps(state) => in_steps(frames, state.max_frames(), step),
-            Mode::Whole(_) => step((self.whole.len() / self.codebooks.max(1)).saturating_add(frames)),
+            Mode::Whole(_) => step((self.whole.len() / self.decoding.codebooks.max(1)).saturating_add(frames)),
             // A segment lets out what lies before it, and the end what is left.
             Mode::Segments(_) => step(self.segment_frames),
         }
@@ -457,7 +431,7 @@ impl<'m> Decoder<'m> {
     /// # Errors
     /// As [`Decoder::push`].
     pub fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), Error> {
-        self.feed(&Codes::new(self.codebooks), true, out)
+        self.feed(&Codes::new(self.decoding.codebooks), true, out)
     }
 
     /// Forgets the signal: the next frames start a new one.
@@ -482,18 +456,18 @@ impl<'m> Decoder<'m> {
     }
 
     fn run(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
-        if codes.codebooks != self.codebooks || !codes.data.len().is_multiple_of(self.codebooks) {
+        if codes.codebooks != self.decoding.codebooks || !codes.data.len().is_multiple_of(self.decoding.codebooks) {
             return Err(Error::CodesPerFrame {
                 codes: codes.data.len(),
                 got: codes.codebooks,
-                expected: self.codebooks,
+                expected: self.decoding.codebooks,
             });
         }
         let plan = self.plan;
         match &mut self.mode {
             Mode::Steps(state) => {
                 no_segments(codes)?;
-                let chunk = state.max_frames() * self.codebooks;
+                let chunk = state.max_frames() * self.decoding.codebooks;
                 let all = codes.frames();
                 self.threads.run(|cx| -> Result<(), Error> {
                     let mut rest = &codes.data[..];
@@ -511,12 +485,11 @@ impl<'m> Decoder<'m> {
             }
             Mode::Whole(limit) => {
                 no_segments(codes)?;
-                let frames = (self.whole.len() + codes.data.len()) / self.codebooks;
+                let frames = (self.whole.len() + codes.data.len()) / self.decoding.codebooks;
                 limit.check(decoder_memory(plan, frames), frames.saturating_mul(limit.hop))?;
                 self.whole.extend_from_slice(&codes.data);
                 if finish {
-                    let books = self.first..self.first + self.codebooks;
-                    let mut state = decoder_state(plan, frames, books, self.noise_seed)?;
+                    let mut state = plan.state_for(frames, &self.decoding)?;
                     let whole = std::mem::take(&mut self.whole);
                     self.threads.run(|cx| -> Result<(), Error> {
                         out.extend_from_slice(plan.step(cx, &mut state, &whole, true)?);
@@ -529,13 +502,13 @@ impl<'m> Decoder<'m> {
                 let Some(crossfade) = &mut self.crossfade else { return Ok(()) };
                 let mut rest = &codes.data[..];
                 for segment in &codes.segments {
-                    let len = segment.frames.saturating_mul(self.codebooks);
+                    let len = segment.frames.saturating_mul(self.decoding.codebooks);
                     if segment.frames > self.segment_frames || len > rest.len() || !segment.scale.is_finite() {
                         return Err(Error::Segment {
                             frames: segment.frames,
                             scale: segment.scale,
                             most: self.segment_frames,
-                            given: rest.len() / self.codebooks,
+                            given: rest.len() / self.decoding.codebooks,
                         });
                     }
                     let (now, later) = rest.split_at(len);
@@ -547,7 +520,7 @@ impl<'m> Decoder<'m> {
                     })?;
                 }
                 if !rest.is_empty() {
-                    let frames = rest.len() / self.codebooks;
+                    let frames = rest.len() / self.decoding.codebooks;
                     return Err(Error::NoSegment { frames });
                 }
                 if finish {
@@ -564,17 +537,6 @@ fn in_steps(count: usize, step: usize, of: impl Fn(usize) -> usize) -> usize {
     let (whole, rest) = (count / step.max(1), count % step.max(1));
     let last = if rest > 0 || whole == 0 { of(rest) } else { 0 };
     whole.saturating_mul(if whole > 0 { of(step.max(1)) } else { 0 }).saturating_add(last)
-}
-
-fn decoder_state(
-    plan: &pipeline::Decoder,
-    frames: usize,
-    books: std::ops::Range<usize>,
-    noise_seed: Option<u64>,
-) -> Result<pipeline::DecoderState, RunError> {
-    let mut state = plan.state_range(frames, books.start, books.len())?;
-    state.set_noise_seed(noise_seed);
-    Ok(state)
 }
 
 /// An engine's error with its frame counted from the start of the call.

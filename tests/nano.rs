@@ -2,7 +2,7 @@
 
 use codec::{
     Codes, Model, Options,
-    core::kernel::Isa,
+    core::{kernel::Isa, pipeline::Coding},
     model_file::{Provenance, write_model},
     nano,
 };
@@ -38,7 +38,7 @@ fn sizes_are_what_a_microcontroller_has() {
     }
     assert!(delay <= 40.0, "{delay}");
 
-    let encode = model.encoder_plan().unwrap().state_bytes(1, 1, 0);
+    let encode = model.encoder_plan().unwrap().state_bytes(1, &Coding::new(1));
     let decode = model.decoder_plan().unwrap().state_bytes(1);
     println!("state and scratch: encoder {encode} bytes, decoder {decode} bytes");
     assert!(encode.max(decode) <= 96 << 10);

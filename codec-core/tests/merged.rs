@@ -6,7 +6,7 @@ mod tensors;
 use codec_core::{
     RunError,
     kernel::{Compute, Isa},
-    pipeline::Encoder,
+    pipeline::{Coding, Encoder},
     quantizer::Quantizer,
     spec::{
         self, CodecSpec, Conv, Framing, Layer, Metric, PadMode, Padding, Quantizer as Spec, ResidualRounding,
@@ -140,7 +140,7 @@ proptest! {
         let encoder = Encoder::new(&spec, &tensors).unwrap();
         let run = |pieces: &[usize]| {
             let largest = pieces.iter().copied().max().unwrap();
-            let mut state = encoder.state_merging(largest.div_ceil(2), 3, 1, merged).unwrap();
+            let mut state = encoder.state_for(largest.div_ceil(2), &Coding { merged, ..Coding::new(3) }).unwrap();
             let mut codes = vec![0; encoder.max_frames(largest) * 3];
             let mut all = Vec::new();
             // Something else first: reset must leave nothing of it.
@@ -171,7 +171,10 @@ proptest! {
 fn what_cannot_be_merged_is_refused() {
     let tensors = MapTensors::random(&codec().tensors(), 3);
     let encoder = Encoder::new(&codec(), &tensors).unwrap();
-    assert_eq!(encoder.state_merging(1, 2, 1, 3).unwrap_err(), RunError::Codebooks { asked: 3, available: 2 });
+    assert_eq!(
+        encoder.state_for(1, &Coding { merged: 3, ..Coding::new(2) }).unwrap_err(),
+        RunError::Codebooks { asked: 3, available: 2 }
+    );
     let rated = Spec::Residual {
         stages: vec![Spec::Rated { stride: 2, inner: Box::new(book(0)) }, book(1)],
         project_in: None,

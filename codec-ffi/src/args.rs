@@ -23,6 +23,14 @@ struct Span {
     written: bool,
 }
 
+/// Memory of the caller's to read. No reference to it is made before [`Args::disjoint`] has passed: it could lie in what
+/// the handle is about to write.
+pub(crate) struct In<'a, T> {
+    ptr: *const T,
+    len: usize,
+    life: PhantomData<&'a T>,
+}
+
 /// Memory of the caller's to write to; it may hold anything before.
 pub(crate) struct Out<'a, T> {
     ptr: *mut T,
@@ -64,14 +72,12 @@ impl Args {
         ptr: *const T,
         len: usize,
         name: &'static str,
-    ) -> Result<&'a [T], Failure> {
-        if len == 0 {
-            return Ok(&[]);
+    ) -> Result<In<'a, T>, Failure> {
+        if len > 0 {
+            check(ptr, len, name)?;
+            self.note(ptr, len, name, false);
         }
-        check(ptr, len, name)?;
-        self.note(ptr, len, name, false);
-        // SAFETY: not null, aligned, of a length that can be; the rest is this function's condition.
-        Ok(unsafe { slice::from_raw_parts(ptr, len) })
+        Ok(In { ptr, len, life: PhantomData })
     }
 
     /// Elements to write; null is none.
@@ -115,6 +121,20 @@ impl Args {
     }
 }
 
+impl<'a, T: Copy> In<'a, T> {
+    /// The elements.
+    ///
+    /// # Safety
+    /// [`Args::disjoint`] has passed, or the call writes nothing of the caller's.
+    pub(crate) unsafe fn get(&self) -> &'a [T] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: not null, aligned and of a length that can be; valid and unchanged by the condition of `Args::input`.
+        unsafe { slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+
 impl<T: Copy> Out<'_, T> {
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -122,28 +142,36 @@ impl<T: Copy> Out<'_, T> {
 
     /// Writes the first elements.
     pub(crate) fn fill(&self, values: &[T], name: &str) -> Result<(), Failure> {
-        if values.len() > self.len {
-            let what = format!("has room for {} elements and needs {}", self.len, values.len());
+        self.fill_from(0, values, name)
+    }
+
+    /// Writes elements from `start` on.
+    pub(crate) fn fill_from(&self, start: usize, values: &[T], name: &str) -> Result<(), Failure> {
+        let needed = start.saturating_add(values.len());
+        if needed > self.len {
+            let what = format!("has room for {} elements and needs {needed}", self.len);
             return Err(failure(CODEC_ERROR_BUFFER_TOO_SHORT, name, &what));
         }
         if !values.is_empty() {
             // SAFETY: `ptr` is valid for writing `len` elements by the condition of `Args::output`, and `values` is
-            // memory of the library's, which no caller's buffer overlaps.
-            unsafe { values.as_ptr().copy_to_nonoverlapping(self.ptr, values.len()) };
+            // memory of the library's or the handle's, which no caller's buffer overlaps (`Args::disjoint`).
+            unsafe { values.as_ptr().copy_to_nonoverlapping(self.ptr.add(start), values.len()) };
         }
         Ok(())
     }
 
-    /// All of it, as zeros.
-    pub(crate) fn zeroed(&mut self) -> &mut [T] {
-        if self.len == 0 {
+    /// At most `len` elements from `start` on, as zeros.
+    pub(crate) fn zeroed(&mut self, start: usize, len: usize) -> &mut [T] {
+        let len = len.min(self.len.saturating_sub(start));
+        if len == 0 {
             return &mut [];
         }
-        // SAFETY: `ptr` is not null, aligned and valid for writing `len` elements by the condition of `Args::output`, nothing
-        // else uses them while `self` is borrowed (`Args::disjoint`), and zeros are a value of a plain number.
+        // SAFETY: `ptr` is not null, aligned and valid for writing `self.len` elements by the condition of `Args::output`,
+        // nothing else uses them while `self` is borrowed (`Args::disjoint`), and zeros are a value of a plain number.
         unsafe {
-            self.ptr.write_bytes(0, self.len);
-            slice::from_raw_parts_mut(self.ptr, self.len)
+            let ptr = self.ptr.add(start);
+            ptr.write_bytes(0, len);
+            slice::from_raw_parts_mut(ptr, len)
         }
     }
 }

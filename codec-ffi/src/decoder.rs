@@ -50,6 +50,8 @@ pub(crate) struct Decoder {
     stream: codec::Decoder<'static>,
     codes: Codes,
     pcm: Vec<f32>,
+    /// Which of the model's codes of a frame is the first.
+    first: usize,
     channels: usize,
     model: Arc<Loaded>,
 }
@@ -63,6 +65,18 @@ impl Kind for Decoder {
 /// Handles move between threads.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Decoder>();
+
+/// The seed of a decoder's noise, if there is one.
+pub(crate) fn noise_seed(options: &codec_decoder_options) -> Result<Option<u64>, Failure> {
+    match (options.has_noise_seed, options.noise_seed) {
+        (0, 0) => Ok(None),
+        (1, seed) => Ok(Some(seed)),
+        (0, seed) => {
+            Err(Failure::new(CODEC_ERROR_ARGUMENT, format!("`noise_seed` is {seed} and `has_noise_seed` is not 1")))
+        }
+        (n, _) => Err(Failure::new(CODEC_ERROR_ARGUMENT, format!("`has_noise_seed` is {n}; it is 0 or 1"))),
+    }
+}
 
 /// Makes a decoder; `options` may be null.
 #[unsafe(no_mangle)]
@@ -80,14 +94,17 @@ pub unsafe extern "C" fn codec_decoder_create(
             let channels = shared.model.spec().channels as usize;
             // Planning the decoder first: its absence is the better error.
             shared.model.decoder_plan()?;
+            let (first_codebook, codebooks) = model::codebooks(&shared.model, asked.first_codebook, asked.codebooks)?;
             let options = Options {
-                codebooks: Some(model::codebooks(&shared.model, asked.codebooks)?),
+                first_codebook,
+                codebooks: Some(codebooks),
+                noise_seed: noise_seed(&asked)?,
                 ..limits(asked.threads, asked.max_memory)?
             };
             // `stream` goes before the `Arc` beside it.
             let stream = shared.forever().decoder(&options)?;
             let codes = Codes::new(stream.codebooks());
-            Ok(Decoder { stream, codes, pcm: Vec::new(), channels, model: shared })
+            Ok(Decoder { stream, codes, pcm: Vec::new(), first: first_codebook, channels, model: shared })
         })
     }
 }
@@ -175,7 +192,7 @@ impl Decode for Decoder {
 
     fn sizes(&self) -> Result<&[u32], Failure> {
         let sizes = self.model.model.quantizer()?.sizes();
-        Ok(sizes.get(..self.codebooks()).unwrap_or(sizes))
+        Ok(sizes.get(self.first..self.first.saturating_add(self.codebooks())).unwrap_or_default())
     }
 
     fn is_segmented(&self) -> bool {
@@ -251,6 +268,8 @@ unsafe fn run(
         let text = format!("`pcm` has room for {capacity} samples a channel and needs {needed}");
         return Err(Failure::new(CODEC_ERROR_BUFFER_TOO_SHORT, text));
     }
+    // SAFETY: all arguments are disjoint.
+    let codes = unsafe { codes.get() };
     model::check_codes(decoder.sizes()?, codes)?;
     let written = decoder.run(codes, what, pcm)?;
     samples.fill(&[written], "samples")

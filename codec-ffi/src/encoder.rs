@@ -80,12 +80,13 @@ pub unsafe extern "C" fn codec_encoder_create(
         handle::create(encoder, || {
             let shared = Arc::clone(&handle::body::<Shared>(model)?.0);
             let asked = structs::options(options)?;
-            structs::unused(asked.reserved)?;
             let channels = shared.model.spec().channels as usize;
             // Planning the encoder first: its absence is the better error.
             shared.model.encoder_plan()?;
+            let (first_codebook, codebooks) = model::codebooks(&shared.model, asked.first_codebook, asked.codebooks)?;
             let options = Options {
-                codebooks: Some(model::codebooks(&shared.model, asked.codebooks)?),
+                first_codebook,
+                codebooks: Some(codebooks),
                 beam: asked.beam as usize,
                 merged_books: asked.merged_codebooks as usize,
                 ..limits(asked.threads, asked.max_memory)?
@@ -233,20 +234,27 @@ unsafe fn with(
 unsafe fn run(
     encoder: &mut dyn Encode,
     args: &mut Args,
-    (pcm, samples, finish): (&[f32], usize, bool),
+    (pcm, samples, finish): (*const f32, usize, bool),
     (codes, capacity, frames): (*mut u16, usize, *mut usize),
 ) -> Result<(), Failure> {
     args::check(frames, 1, "frames")?;
     let values = capacity.saturating_mul(encoder.codebooks());
     // SAFETY: this function's condition.
-    let (codes, frames) = unsafe { (args.output(codes, values, "codes")?, args.output(frames, 1, "frames")?) };
+    let (pcm, codes, frames) = unsafe {
+        (
+            args.input(pcm, samples.saturating_mul(encoder.channels()), "pcm")?,
+            args.output(codes, values, "codes")?,
+            args.output(frames, 1, "frames")?,
+        )
+    };
     args.disjoint()?;
     let needed = encoder.max_frames(samples);
     if capacity < needed {
         let text = format!("`codes` has room for {capacity} frames and needs {needed}");
         return Err(Failure::new(CODEC_ERROR_BUFFER_TOO_SHORT, text));
     }
-    let written = encoder.run(pcm, finish, codes)?;
+    // SAFETY: all arguments are disjoint.
+    let written = encoder.run(unsafe { pcm.get() }, finish, codes)?;
     frames.fill(&[written], "frames")
 }
 
@@ -264,12 +272,7 @@ pub unsafe extern "C" fn codec_encoder_push(
     frames: *mut usize,
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
-    unsafe {
-        with(encoder, |encoder, args| {
-            let pcm = args.input(pcm, samples.saturating_mul(encoder.channels()), "pcm")?;
-            run(encoder, args, (pcm, samples, false), (codes, capacity, frames))
-        })
-    }
+    unsafe { with(encoder, |encoder, args| run(encoder, args, (pcm, samples, false), (codes, capacity, frames))) }
 }
 
 /// Ends the signal and gives its last frames. `capacity` is at least codec_encoder_max_frames of 0 samples.
@@ -281,7 +284,7 @@ pub unsafe extern "C" fn codec_encoder_finish(
     frames: *mut usize,
 ) -> codec_status {
     // SAFETY: the caller's pointers are null or valid for the lengths given with them.
-    unsafe { with(encoder, |encoder, args| run(encoder, args, (&[], 0, true), (codes, capacity, frames))) }
+    unsafe { with(encoder, |encoder, args| run(encoder, args, (std::ptr::null(), 0, true), (codes, capacity, frames))) }
 }
 
 /// The segments that the frames of the last push or finish belong to, for a model that cuts signals into segments; none for

@@ -22,9 +22,9 @@ pub(crate) trait Kind: Sized {
     /// First word of every handle of the kind.
     const MAGIC: u64;
 
-    /// Bytes of the kind that lie behind the handle.
-    fn tail(&self) -> usize {
-        0
+    /// Bytes that the kind takes, from the handle's first on.
+    fn extent(&self) -> usize {
+        size_of::<Handle<Self>>()
     }
 }
 
@@ -189,12 +189,10 @@ pub(crate) unsafe fn exclusive<T: Kind>(
         Err(Failure::new(CODEC_ERROR_INTERNAL, text))
     } else {
         guard(|| {
-            let mut args = Args::default();
-            args.note(handle, 1, T::NAME, false);
             // SAFETY: `busy` lets one call at a time come here.
             let body = unsafe { &mut *handle.body.get() };
-            // SAFETY: nothing is read there; the tail is part of what the caller gave for the handle.
-            args.note(unsafe { std::ptr::from_ref(handle).add(1) }.cast::<u8>(), body.tail(), T::NAME, false);
+            let mut args = Args::default();
+            args.note(ptr.cast::<u8>(), body.extent(), T::NAME, true);
             f(body, &mut args)
         })
     };

@@ -4,12 +4,16 @@ use std::{
     sync::Arc,
 };
 
-use codec::{Model, core::spec::Framing};
+use codec::{
+    Model,
+    core::{bitstream::CodeGroup, pipeline::Chain, spec::Framing, weights::Precision},
+};
 
 use crate::{
     args::{self, Args, Out},
-    codec_model_info,
+    codec_model_info, codec_precision,
     codec_status::{self, *},
+    codec_unit,
     handle::{self, Kind},
     status::Failure,
     structs,
@@ -53,12 +57,32 @@ impl Loaded {
     }
 }
 
-/// A number of codebooks as the library takes it: 0 is all.
-pub(crate) fn codebooks(model: &Model, asked: u32) -> Result<usize, Failure> {
+/// The first code of a frame that is asked for, by its codebook, and how many there are: 0 is all from there on.
+pub(crate) fn codebooks(model: &Model, book: u32, asked: u32) -> Result<(usize, usize), Failure> {
     let quantizer = model.quantizer()?;
-    let count = if asked == 0 { quantizer.codebooks() } else { asked as usize };
-    quantizer.check_codebooks(0, count)?;
-    Ok(count)
+    let mut first = 0;
+    if book > 0 {
+        let groups = CodeGroup::of(quantizer, 0, usize::MAX)?;
+        let position = u16::try_from(book).ok().and_then(|book| CodeGroup::position(&groups, book));
+        first = position.ok_or_else(|| {
+            let books: usize = groups.iter().map(|group| usize::from(group.books)).sum();
+            let text = format!("`first_codebook` is {book}; this model has codebooks 0 to {}", books.saturating_sub(1));
+            Failure::new(CODEC_ERROR_ARGUMENT, text)
+        })?;
+    }
+    let count = if asked == 0 { quantizer.codebooks().saturating_sub(first) } else { asked as usize };
+    quantizer.check_codebooks(first, count)?;
+    Ok((first, count))
+}
+
+/// How an encoder or a decoder of the model takes a signal.
+pub(crate) fn unit(model: &Model, chain: &Chain, encodes: bool) -> codec_unit {
+    match model.spec().framing {
+        Framing::Segments { .. } => codec_unit::CODEC_UNIT_SEGMENT,
+        Framing::Windows { .. } if encodes => codec_unit::CODEC_UNIT_WINDOW,
+        _ if chain.plan().whole.is_some() => codec_unit::CODEC_UNIT_SIGNAL,
+        _ => codec_unit::CODEC_UNIT_STEP,
+    }
 }
 
 /// Fails if a code is not below the size of its codebook; `sizes` are those of a frame's codes.
@@ -113,7 +137,7 @@ pub unsafe extern "C" fn codec_model_from_memory(
     unsafe {
         handle::create(model, || {
             args::check(data.cast::<u8>(), len, "data")?;
-            let bytes: &'static [u8] = Args::default().input(data.cast::<u8>(), len, "data")?;
+            let bytes: &'static [u8] = Args::default().input(data.cast::<u8>(), len, "data")?.get();
             Ok(Shared::of(Model::from_static(bytes)?))
         })
     }
@@ -150,7 +174,7 @@ pub unsafe extern "C" fn codec_model_name(model: *const codec_model) -> *const c
     }
 }
 
-/// Rates, sizes and what the model can do. The first call plans the decoder or the encoder, which packs its weights.
+/// Rates, sizes and what the model can do. The first call plans encoder and decoder, which packs their weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_model_get_info(model: *const codec_model, info: *mut codec_model_info) -> codec_status {
     // SAFETY: the caller's pointers are null or valid, `info` for the size that it states.
@@ -163,6 +187,15 @@ pub unsafe extern "C" fn codec_model_get_info(model: *const codec_model, info: *
                 Framing::Stream | Framing::Windows { .. } => (0, 0),
                 Framing::Segments { length, stride, .. } => (length, stride),
             };
+            let can_decode = spec.decoder.is_some() && quantizer.can_decode();
+            let mut encoder_unit = codec_unit::CODEC_UNIT_NONE;
+            if spec.encoder.is_some() {
+                encoder_unit = unit(model, model.encoder_plan()?.chain(), true);
+            }
+            let mut decoder_unit = codec_unit::CODEC_UNIT_NONE;
+            if can_decode {
+                decoder_unit = unit(model, model.decoder_plan()?.chain(), false);
+            }
             let value = codec_model_info {
                 struct_size: size_of::<codec_model_info>(),
                 sample_rate: spec.sample_rate,
@@ -170,10 +203,18 @@ pub unsafe extern "C" fn codec_model_get_info(model: *const codec_model, info: *
                 hop: spec.hop,
                 codebooks: u32::try_from(quantizer.codebooks()).unwrap_or(u32::MAX),
                 can_encode: spec.encoder.is_some().into(),
-                can_decode: (spec.decoder.is_some() && quantizer.can_decode()).into(),
+                can_decode: can_decode.into(),
                 segment_samples,
                 segment_stride,
                 fingerprint: model.fingerprint().0,
+                encoder_unit: encoder_unit as u32,
+                decoder_unit: decoder_unit as u32,
+                precision: match model.precision() {
+                    Precision::F32 => codec_precision::CODEC_PRECISION_F32,
+                    Precision::F16 => codec_precision::CODEC_PRECISION_F16,
+                    _ => codec_precision::CODEC_PRECISION_OTHER,
+                } as u32,
+                reserved: 0,
             };
             args.note(info, 1, "info", true);
             args.disjoint()?;
@@ -250,7 +291,7 @@ pub unsafe extern "C" fn codec_model_bitrate(
             let out = args.output(bits_per_second, 1, "bits_per_second")?;
             args.disjoint()?;
             let model = &shared.0.model;
-            let codebooks = self::codebooks(model, codebooks)?;
+            let (_, codebooks) = self::codebooks(model, 0, codebooks)?;
             let bits = f64::from(model.quantizer()?.bits_per_frame(codebooks));
             out.fill(&[bits * model.frame_rate()], "bits_per_second")
         })

@@ -6,7 +6,7 @@ use codec::{
     Model,
     core::{
         kernel::{Compute, Isa},
-        pipeline,
+        pipeline::{self, Coding, Decoding},
     },
 };
 
@@ -14,7 +14,8 @@ use crate::{
     args::{self, Args, Out},
     codec_decoder, codec_decoder_options, codec_encoder, codec_encoder_options, codec_model,
     codec_status::*,
-    decoder::{Decode, Part},
+    codec_unit,
+    decoder::{Decode, Part, noise_seed},
     encoder::Encode,
     handle::{self, Handle, Kind},
     model::{self, Shared},
@@ -31,6 +32,8 @@ pub const CODEC_STATE_ALIGN: usize = 64;
 struct Block {
     model: *const codec_model,
     bytes: usize,
+    /// Which of the model's codes of a frame is the first, and codes a frame.
+    first: usize,
     codebooks: usize,
     channels: usize,
     /// Items (samples to encode, frames to decode) of a step, what such a step gives at most, and the end.
@@ -52,8 +55,8 @@ impl Kind for PlacedEncoder {
     const NAME: &'static str = "codec_encoder";
     const MAGIC: u64 = u64::from_le_bytes(*b"codecENP");
 
-    fn tail(&self) -> usize {
-        self.0.bytes
+    fn extent(&self) -> usize {
+        offset::<Self>().saturating_add(self.0.bytes)
     }
 }
 
@@ -62,8 +65,8 @@ impl Kind for PlacedDecoder {
     const NAME: &'static str = "codec_decoder";
     const MAGIC: u64 = u64::from_le_bytes(*b"codecDEP");
 
-    fn tail(&self) -> usize {
-        self.0.bytes
+    fn extent(&self) -> usize {
+        offset::<Self>().saturating_add(self.0.bytes)
     }
 }
 
@@ -149,24 +152,28 @@ fn compute() -> Compute<'static> {
 }
 
 /// Fails for what a state in the caller's memory cannot do.
-fn check(model: &Model, chain: &pipeline::Chain, threads: u32, reserved: u32) -> Result<(), Failure> {
-    structs::unused(reserved)?;
+fn check(model: &Model, chain: &pipeline::Chain, encodes: bool, threads: u32) -> Result<(), Failure> {
     if threads > 1 {
         let text = "a state in memory of the caller's computes with one thread";
         return Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text));
     }
-    let why = match &chain.plan().whole {
-        Some(reason) => format!("it needs whole signals ({reason})"),
-        None if matches!(model.spec().framing, codec::core::spec::Framing::Segments { .. }) => {
-            "it cuts signals into segments".to_owned()
+    let why = match model::unit(model, chain, encodes) {
+        codec_unit::CODEC_UNIT_SEGMENT => "it cuts signals into segments".to_owned(),
+        codec_unit::CODEC_UNIT_WINDOW => "it cuts signals into windows".to_owned(),
+        codec_unit::CODEC_UNIT_SIGNAL => {
+            format!("it needs whole signals ({})", chain.plan().whole.as_deref().unwrap_or_default())
         }
-        None => return Ok(()),
+        codec_unit::CODEC_UNIT_STEP | codec_unit::CODEC_UNIT_NONE => return Ok(()),
     };
     let text = format!("{} does not stream: {why}; use the _create function", model.spec().name);
     Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text))
 }
 
 impl PlacedEncoder {
+    fn coding(options: &codec_encoder_options, first: usize, codebooks: usize) -> Coding {
+        Coding { first, codebooks, beam: options.beam.max(1) as usize, merged: options.merged_codebooks as usize }
+    }
+
     /// The memory that an encoder needs, and its handle's body.
     ///
     /// # Safety
@@ -178,13 +185,16 @@ impl PlacedEncoder {
         // SAFETY: this function's condition.
         let loaded = unsafe { &handle::body::<Shared>(model)?.0.model };
         let encoder = loaded.encoder_plan()?;
-        check(loaded, encoder.chain(), options.threads, options.reserved)?;
+        check(loaded, encoder.chain(), true, options.threads)?;
         let frames = options.step_frames.max(1) as usize;
+        let (first, codebooks) = model::codebooks(loaded, options.first_codebook, options.codebooks)?;
+        let coding = Self::coding(&options, first, codebooks);
         let step = frames.saturating_mul(loaded.spec().hop as usize);
         let block = Block {
             model,
-            bytes: encoder.state_bytes(frames, options.beam.max(1) as usize, options.merged_codebooks as usize),
-            codebooks: model::codebooks(loaded, options.codebooks)?,
+            bytes: encoder.state_bytes(frames, &coding),
+            first,
+            codebooks,
             channels: loaded.spec().channels as usize,
             step,
             gives: encoder.max_frames(step),
@@ -207,9 +217,8 @@ impl PlacedEncoder {
             let (size, body) = Self::plan(model, options)?;
             let encoder = handle::body::<Shared>(model)?.0.model.encoder_plan()?;
             let frames = options.step_frames.max(1) as usize;
-            let (beam, merged) = (options.beam.max(1) as usize, options.merged_codebooks as usize);
-            let codebooks = body.0.codebooks;
-            place(memory, size, body, out, |block| Ok(encoder.init(block, frames, codebooks, beam, merged)?))
+            let coding = Self::coding(&options, body.0.first, body.0.codebooks);
+            place(memory, size, body, out, |block| Ok(encoder.init(block, frames, &coding)?))
         }
     }
 
@@ -238,17 +247,21 @@ impl PlacedDecoder {
         // SAFETY: this function's condition.
         let loaded = unsafe { &handle::body::<Shared>(model)?.0.model };
         let decoder = loaded.decoder_plan()?;
-        check(loaded, decoder.chain(), options.threads, options.reserved)?;
+        structs::unused(options.reserved)?;
+        check(loaded, decoder.chain(), false, options.threads)?;
         if !decoder.quantizer().can_decode() {
             let text = "this model's quantizer has no inverse: its codes cannot be decoded";
             return Err(Failure::new(CODEC_ERROR_UNSUPPORTED, text));
         }
+        let (first, codebooks) = model::codebooks(loaded, options.first_codebook, options.codebooks)?;
+        decoder.check(&Decoding { first, codebooks, noise_seed: noise_seed(&options)? })?;
         let frames = options.step_frames.max(1) as usize;
         let rows = decoder.quantizer().rows_per_frame();
         let block = Block {
             model,
             bytes: decoder.state_bytes(frames),
-            codebooks: model::codebooks(loaded, options.codebooks)?,
+            first,
+            codebooks,
             channels: loaded.spec().channels as usize,
             step: frames,
             gives: decoder.chain().max_output_rows(frames.saturating_mul(rows)),
@@ -270,8 +283,9 @@ impl PlacedDecoder {
         unsafe {
             let (size, body) = Self::plan(model, options)?;
             let decoder = handle::body::<Shared>(model)?.0.model.decoder_plan()?;
-            let (frames, codebooks) = (body.0.step, body.0.codebooks);
-            place(memory, size, body, out, |block| Ok(decoder.init(block, frames, codebooks)?))
+            let Block { first, codebooks, step, .. } = body.0;
+            let decoding = Decoding { first, codebooks, noise_seed: noise_seed(&options)? };
+            place(memory, size, body, out, |block| Ok(decoder.init(block, step, &decoding)?))
         }
     }
 
@@ -312,13 +326,17 @@ impl Encode for View<'_, pipeline::Encoder> {
         if let Some(index) = pcm.iter().position(|v| !v.is_finite()) {
             return Err(codec::core::RunError::NotFinite { index }.into());
         }
-        let codes = codes.zeroed();
+        // Codes that were given out stay as they are.
+        if pipeline::Encoder::is_finished_in(self.state)? {
+            return Err(codec::core::RunError::Finished.into());
+        }
         let step = self.block.step.saturating_mul(self.block.channels).max(1);
         let (mut rest, mut written) = (pcm, 0);
         loop {
             let (now, later) = rest.split_at(step.min(rest.len()));
             rest = later;
-            let room = codes.get_mut(written * self.block.codebooks..).unwrap_or_default();
+            let most = self.plan.max_frames(now.len() / self.block.channels.max(1));
+            let room = codes.zeroed(written * self.block.codebooks, most.saturating_mul(self.block.codebooks));
             written += self.plan.step_in(compute(), self.state, now, finish, room)?;
             if rest.is_empty() {
                 return Ok(written);
@@ -346,7 +364,8 @@ impl Decode for View<'_, pipeline::Decoder> {
 
     fn sizes(&self) -> Result<&[u32], Failure> {
         let sizes = self.plan.quantizer().sizes();
-        Ok(sizes.get(..self.block.codebooks).unwrap_or(sizes))
+        let Block { first, codebooks, .. } = self.block;
+        Ok(sizes.get(first..first.saturating_add(codebooks)).unwrap_or_default())
     }
 
     fn is_segmented(&self) -> bool {
@@ -357,19 +376,14 @@ impl Decode for View<'_, pipeline::Decoder> {
         self.block.most(frames)
     }
 
-    fn run(&mut self, codes: &[u16], what: Part, mut pcm: Out<'_, f32>) -> Result<usize, Failure> {
-        let mut room = pcm.zeroed();
+    fn run(&mut self, codes: &[u16], what: Part, pcm: Out<'_, f32>) -> Result<usize, Failure> {
         let step = self.block.step.saturating_mul(self.block.codebooks).max(1);
         let (mut rest, mut written) = (codes, 0);
         loop {
             let (now, later) = rest.split_at(step.min(rest.len()));
             rest = later;
             let made = self.plan.step_in(compute(), self.state, now, what == Part::End)?;
-            let (to, behind) = std::mem::take(&mut room)
-                .split_at_mut_checked(made.len())
-                .ok_or_else(|| Failure::new(CODEC_ERROR_INTERNAL, "more samples than planned"))?;
-            to.copy_from_slice(made);
-            room = behind;
+            pcm.fill_from(written, made, "pcm")?;
             written += made.len();
             if rest.is_empty() {
                 return Ok(written / self.block.channels.max(1));

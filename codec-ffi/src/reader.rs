@@ -70,7 +70,7 @@ pub unsafe extern "C" fn codec_nac_reader_create_memory(
         handle::create(reader, || {
             let options = structs::options(options)?;
             crate::args::check(data.cast::<u8>(), len, "data")?;
-            let bytes: &'static [u8] = Args::default().input(data.cast::<u8>(), len, "data")?;
+            let bytes: &'static [u8] = Args::default().input(data.cast::<u8>(), len, "data")?.get();
             Reader::open(Input::Memory(Cursor::new(bytes)), options)
         })
     }
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn codec_nac_reader_get_info(
                 codebooks: u32::try_from(stream.codebooks).unwrap_or(u32::MAX),
                 samples: stream.samples.unwrap_or(CODEC_UNKNOWN),
                 segmented: stream.segmented.into(),
-                reserved: 0,
+                first_codebook: stream.levels.first().map_or(0, |level| level.first_book.into()),
                 fingerprint: stream.fingerprint.unwrap_or_default(),
             };
             args.note(info, 1, "info", true);
@@ -134,7 +134,8 @@ pub unsafe extern "C" fn codec_nac_reader_get_info(
     }
 }
 
-/// Whether the model made this file: CODEC_OK or CODEC_ERROR_WRONG_MODEL.
+/// Whether the model made this file: CODEC_OK or CODEC_ERROR_WRONG_MODEL. A decoder of the model decodes it if `codebooks` and
+/// `first_codebook` of its options are those of codec_nac_info.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_nac_reader_check_model(
     reader: *mut codec_nac_reader,
@@ -156,13 +157,13 @@ pub unsafe extern "C" fn codec_nac_reader_check_model(
                 Err(Failure::new(CODEC_ERROR_WRONG_MODEL, text))
             };
             let quantizer = model.quantizer()?;
-            if quantizer.check_codebooks(0, stream.codebooks).is_err() {
+            let book = stream.levels.first().map_or(0, |level| level.first_book);
+            let first = CodeGroup::position(&CodeGroup::of(quantizer, 0, usize::MAX)?, book);
+            let Some(first) = first.filter(|&first| quantizer.check_codebooks(first, stream.codebooks).is_ok()) else {
                 return wrong("its codes a frame");
-            }
-            let flat = |levels: &[CodeGroup]| -> Vec<(u16, u32)> {
-                levels.iter().flat_map(|g| std::iter::repeat_n((g.steps, g.size), g.codes())).collect()
             };
-            if flat(&stream.levels) != flat(&CodeGroup::of(quantizer, 0, stream.codebooks)?) {
+            if !CodeGroup::each(&stream.levels).eq(CodeGroup::each(&CodeGroup::of(quantizer, first, stream.codebooks)?))
+            {
                 return wrong("the sizes of its codebooks");
             }
             if stream.segmented != matches!(model.spec().framing, Framing::Segments { .. }) {

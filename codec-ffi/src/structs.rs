@@ -20,8 +20,11 @@ pub const CODEC_MAX_THREADS: u32 = 1024;
 pub struct codec_encoder_options {
     /// sizeof(codec_encoder_options).
     pub struct_size: usize,
-    /// Codes a frame; 0: all that the model has.
+    /// Codes a frame; 0: all that the model has, from `first_codebook` on.
     pub codebooks: u32,
+    /// The model's codebook of the first code that is given out; 0: the model's first. A codebook whose codes come several times
+    /// in a frame counts once.
+    pub first_codebook: u32,
     /// Width of the codebook search over residual stages, at most 64; 0 or 1: the greedy search of the published systems.
     pub beam: u32,
     /// Codebooks, from the first on, that are encoded at half the rate; 0: none.
@@ -30,9 +33,8 @@ pub struct codec_encoder_options {
     pub threads: u32,
     /// For codec_encoder_init: frames that are worked on at once; 0: one. More are faster and take more memory.
     pub step_frames: u32,
-    /// 0.
-    pub reserved: u32,
-    /// Bytes that the signal may take beside the model; 0: 4 GiB.
+    /// Bytes that the signal may take beside the model; 0: 4 GiB, and for codec_encoder_init, whose memory is the caller's, no
+    /// limit.
     pub max_memory: u64,
 }
 
@@ -42,15 +44,24 @@ pub struct codec_encoder_options {
 pub struct codec_decoder_options {
     /// sizeof(codec_decoder_options).
     pub struct_size: usize,
-    /// Codes a frame; 0: all that the model has.
+    /// Codes a frame; 0: all that the model has, from `first_codebook` on.
     pub codebooks: u32,
+    /// The model's codebook of the first code, as codec_nac_info has it; 0: the model's first. A codebook whose codes come several
+    /// times in a frame counts once.
+    pub first_codebook: u32,
     /// Threads to compute with; 0: the calling one. Results do not depend on it.
     pub threads: u32,
     /// For codec_decoder_init: frames that are worked on at once; 0: one. More are faster and take more memory.
     pub step_frames: u32,
+    /// 1: `noise_seed` is the seed of the noise that the decoder adds, for models that add some (SNAC), else
+    /// CODEC_ERROR_UNSUPPORTED; 0: the model's own, which in imported models is no noise.
+    pub has_noise_seed: u32,
     /// 0.
     pub reserved: u32,
-    /// Bytes that the signal may take beside the model; 0: 4 GiB.
+    /// The same seed and codes give the same samples.
+    pub noise_seed: u64,
+    /// Bytes that the signal may take beside the model; 0: 4 GiB, and for codec_decoder_init, whose memory is the caller's, no
+    /// limit.
     pub max_memory: u64,
 }
 
@@ -78,6 +89,42 @@ pub struct codec_model_info {
     pub segment_stride: u32,
     /// What names the model in .nac files.
     pub fingerprint: [u8; 16],
+    /// A codec_unit: how the encoder takes a signal. Of CODEC_UNIT_STEP, codec_encoder_init takes the model.
+    pub encoder_unit: u32,
+    /// A codec_unit: how the decoder takes a signal. Of CODEC_UNIT_STEP, codec_decoder_init takes the model.
+    pub decoder_unit: u32,
+    /// A codec_precision.
+    pub precision: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// What an encoder or a decoder works on at once, and so when it gives something, and what it keeps of a signal.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum codec_unit {
+    /// There is none.
+    CODEC_UNIT_NONE = 0,
+    /// Pieces of any size: it streams, in constant memory.
+    CODEC_UNIT_STEP = 1,
+    /// Segments of a fixed length that overlap, each with a scale.
+    CODEC_UNIT_SEGMENT = 2,
+    /// Windows of a fixed length that overlap, whose codes join into one stream.
+    CODEC_UNIT_WINDOW = 3,
+    /// The whole signal: everything comes at the end, and memory grows with the signal.
+    CODEC_UNIT_SIGNAL = 4,
+}
+
+/// How the weights of a model's networks are held.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum codec_precision {
+    /// One that this library has no name for.
+    CODEC_PRECISION_OTHER = 0,
+    /// As they are stored: in 32 bits, and tensors of 16-bit floats as such.
+    CODEC_PRECISION_F32 = 1,
+    /// In 16-bit floats.
+    CODEC_PRECISION_F16 = 2,
 }
 
 /// A segment of the frames that an encoder gave.
@@ -96,10 +143,14 @@ pub struct codec_segment {
 pub struct codec_nac_writer_options {
     /// sizeof(codec_nac_writer_options).
     pub struct_size: usize,
-    /// Codes a frame; 0: all that the model has.
+    /// Codes a frame; 0: all that the model has, from `first_codebook` on.
     pub codebooks: u32,
+    /// The model's codebook of the first code, as in the options of the encoder; 0: the model's first.
+    pub first_codebook: u32,
     /// Frames of a chunk, at most 65535; 0: about two seconds. A chunk is what is lost by one damaged byte.
     pub chunk_frames: u32,
+    /// 0.
+    pub reserved: u32,
     /// Exact samples a channel, if they are known before the first frame; else 0. They go into the header.
     pub samples: u64,
 }
@@ -135,8 +186,8 @@ pub struct codec_nac_info {
     pub samples: u64,
     /// 1 if frames come in segments, each with a scale.
     pub segmented: u32,
-    /// 0.
-    pub reserved: u32,
+    /// The model's codebook of the first code of a frame: what `first_codebook` of a decoder's options must be.
+    pub first_codebook: u32,
     /// The model that made the codes.
     pub fingerprint: [u8; 16],
 }
@@ -238,7 +289,7 @@ macro_rules! grows {
 grows! {
     codec_encoder_options up to max_memory: u64,
     codec_decoder_options up to max_memory: u64,
-    codec_model_info up to fingerprint: [u8; 16],
+    codec_model_info up to reserved: u32,
     codec_nac_writer_options up to samples: u64,
     codec_nac_reader_options up to reserved: u32,
     codec_nac_info up to fingerprint: [u8; 16],

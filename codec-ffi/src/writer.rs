@@ -32,6 +32,8 @@ pub(crate) struct Writer {
     bytes: Vec<u8>,
     /// Entries of each code's codebook.
     sizes: Vec<u32>,
+    /// Samples a channel that the header states.
+    samples: Option<u64>,
     to_memory: bool,
     in_place: bool,
     failed: bool,
@@ -47,9 +49,10 @@ impl Writer {
     fn open(model: &Shared, out: Output, options: codec_nac_writer_options) -> Result<Self, Failure> {
         let model = &model.0.model;
         let spec = model.spec();
-        let codebooks = model::codebooks(model, options.codebooks)?;
+        structs::unused(options.reserved)?;
+        let (first, codebooks) = model::codebooks(model, options.first_codebook, options.codebooks)?;
         let quantizer = model.quantizer()?;
-        let groups = CodeGroup::of(quantizer, 0, codebooks)?;
+        let groups = CodeGroup::of(quantizer, first, codebooks)?;
         let mut storage = vec![0; groups.len() * GROUP_LEN];
         let layout = Layout::new(&groups, &mut storage)?;
         let segments = matches!(spec.framing, Framing::Segments { .. });
@@ -74,8 +77,9 @@ impl Writer {
             Output::Calls(calls) => (false, calls.can_seek()),
         };
         let writer = Some(NacWriter::new(out, &header)?);
-        let sizes = quantizer.sizes().iter().take(codebooks).copied().collect();
-        Ok(Self { writer, bytes: Vec::new(), sizes, to_memory, in_place, failed: false })
+        let sizes = quantizer.sizes().iter().skip(first).take(codebooks).copied().collect();
+        let samples = header.samples;
+        Ok(Self { writer, bytes: Vec::new(), sizes, samples, to_memory, in_place, failed: false })
     }
 
     /// Calls the writer behind, which takes no more once its output failed.
@@ -162,6 +166,8 @@ pub unsafe extern "C" fn codec_nac_writer_write(
     unsafe {
         handle::exclusive::<Writer>(writer, |writer, args| {
             let codes = args.input(codes, frames.saturating_mul(writer.sizes.len()), "codes")?;
+            args.disjoint()?;
+            let codes = codes.get();
             model::check_codes(&writer.sizes, codes)?;
             writer.run(|w| w.write(codes))
         })
@@ -182,15 +188,22 @@ pub unsafe extern "C" fn codec_nac_writer_flush(writer: *mut codec_nac_writer) -
     unsafe { handle::exclusive::<Writer>(writer, |writer, _| writer.run(NacWriter::flush)) }
 }
 
-/// Ends the file. `samples` is the exact number a channel of the signal that was encoded, or CODEC_UNKNOWN.
+/// Ends the file. `samples` is the exact number a channel of the signal that was encoded, or CODEC_UNKNOWN. If the options stated
+/// another number, it is CODEC_ERROR_ARGUMENT, and the file is not ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_nac_writer_finish(writer: *mut codec_nac_writer, samples: u64) -> codec_status {
     // SAFETY: the caller's pointer is null or a handle.
     unsafe {
         handle::exclusive::<Writer>(writer, |writer, _| {
             writer.open_writer()?;
-            let Some(inner) = writer.writer.take() else { return Ok(()) };
             let samples = (samples != CODEC_UNKNOWN).then_some(samples);
+            if let (Some(given), Some(stated)) = (samples, writer.samples)
+                && given != stated
+            {
+                let text = format!("`samples` is {given}, and the options of the writer stated {stated}");
+                return Err(Failure::new(CODEC_ERROR_ARGUMENT, text));
+            }
+            let Some(inner) = writer.writer.take() else { return Ok(()) };
             // Set for the case that this fails.
             writer.failed = true;
             let (out, _) = if writer.in_place { inner.finish_in_place(samples) } else { inner.finish(samples) }?;

@@ -4,6 +4,7 @@ mod support;
 
 use std::{ffi::c_void, ptr};
 
+use codec::core::pipeline::Coding;
 use codec_ffi::{codec_status::*, *};
 use support::{Model, models, models::signal, sized, text};
 
@@ -184,6 +185,10 @@ fn what_is_written_may_not_overlap_anything() {
         assert_eq!(codec_encoder_push(b.encoder, pcm, 400, codes.add(800), 1000, handle.add(1)), overlap);
         assert_eq!(codec_encoder_max_frames(b.encoder, 4, handle), overlap);
         assert_eq!(codec_decoder_max_samples(b.decoder, 4, b.decoder.cast()), overlap);
+        // What is read may not lie in the handle either: the call changes it.
+        assert_eq!(codec_encoder_push(b.encoder, handle.add(70).cast(), 4, codes, 1000, &mut n), overlap);
+        assert_eq!(codec_decoder_push(b.decoder, b.decoder.cast(), 1, pcm, 7000, &mut n), overlap);
+        assert_eq!(codec_nac_writer_write(b.writer, b.writer.cast(), 1), overlap);
         assert_eq!(codec_nac_writer_data(b.writer, base.cast(), base.cast()), overlap);
         assert_eq!(codec_model_codebook_sizes(b.model.0, base.cast(), 3, base.cast()), overlap);
         let text = text(codec_last_error());
@@ -214,19 +219,30 @@ fn the_state_in_memory_of_the_caller_is_checked_too() {
         let (mut out, mut n) = (vec![0.0f32; 9000], 0);
         let inside = place.add(size - 40_000.min(size / 2)).cast::<f32>();
         assert_eq!(codec_decoder_finish(decoder, inside, 40, &mut n), CODEC_ERROR_OVERLAP);
+        // Codes out of it, and a number into its last bytes.
+        assert_eq!(codec_decoder_push(decoder, inside.cast(), 1, out.as_mut_ptr(), 9000, &mut n), CODEC_ERROR_OVERLAP);
+        let last = (size - size_of::<usize>()) / size_of::<usize>();
+        assert_eq!(codec_decoder_max_samples(decoder, 1, place.cast::<usize>().add(last)), CODEC_ERROR_OVERLAP);
         assert_eq!(
             codec_decoder_push(decoder, [64, 0, 0].as_ptr(), 1, out.as_mut_ptr(), 9000, &mut n),
             CODEC_ERROR_CODES
         );
         assert_eq!(codec_decoder_push(decoder, [63, 0, 16].as_ptr(), 1, out.as_mut_ptr(), 9000, &mut n), CODEC_OK);
+        assert!(n > 0);
+        out.fill(7.0);
         assert_eq!(codec_decoder_finish(decoder, out.as_mut_ptr(), 9000, &mut n), CODEC_OK);
+        // Only the samples are written, and they stay.
+        assert!(out[n..].iter().all(|v| *v == 7.0));
+        let made = out.clone();
         assert_eq!(codec_decoder_finish(decoder, out.as_mut_ptr(), 9000, &mut n), CODEC_ERROR_FINISHED);
+        assert_eq!(out, made);
         // An encoder it is not.
         assert_eq!(codec_encoder_reset(decoder.cast()), CODEC_ERROR_HANDLE);
 
         for (name, threads, status) in [
             ("segments", 0, CODEC_ERROR_UNSUPPORTED),
             ("whole", 0, CODEC_ERROR_UNSUPPORTED),
+            ("windows", 0, CODEC_ERROR_UNSUPPORTED),
             ("stream", 2, CODEC_ERROR_UNSUPPORTED),
         ] {
             let (model, options) = (Model::load(name), sized!(codec_encoder_options { threads: threads }));
@@ -234,11 +250,45 @@ fn the_state_in_memory_of_the_caller_is_checked_too() {
             assert_eq!(codec_encoder_state_size(model.0, &options), 0);
             assert_eq!(codec_encoder_init(place, size, model.0, &options, &mut encoder), status, "{name}");
         }
-        let huge = sized!(codec_encoder_options { step_frames: u32::MAX });
-        assert!(codec_encoder_state_size(model.0, &huge) == 0 || usize::BITS == 64);
+        // The head of the memory is as long whatever the state.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        models::write("stream", &path);
+        let own = codec::Model::load(path).unwrap();
+        let bytes = |frames| own.encoder_plan().unwrap().state_bytes(frames, &Coding::new(3));
+        let asked = |frames| codec_encoder_state_size(model.0, &sized!(codec_encoder_options { step_frames: frames }));
+        let expected = if usize::BITS == 64 { bytes(u32::MAX as usize) + (asked(1) - bytes(1)) } else { 0 };
+        assert_eq!(asked(u32::MAX), expected);
         let limited = sized!(codec_encoder_options { max_memory: 1 });
         assert_eq!(codec_encoder_state_size(model.0, &limited), 0);
         assert!(text(codec_last_error()).contains("max_memory"));
+    }
+}
+
+#[test]
+fn a_second_end_leaves_the_frames_of_the_first() {
+    let model = Model::load("stream");
+    // SAFETY: memory of the size and alignment that the library asks for, and buffers of the lengths given.
+    unsafe {
+        let size = codec_encoder_state_size(model.0, ptr::null());
+        let mut memory = vec![0u8; size + CODEC_STATE_ALIGN];
+        let shift = memory.as_ptr().align_offset(CODEC_STATE_ALIGN);
+        let place: *mut c_void = memory.as_mut_ptr().add(shift).cast();
+        let mut encoder = ptr::null_mut();
+        assert_eq!(codec_encoder_init(place, size, model.0, ptr::null(), &mut encoder), CODEC_OK);
+        // Samples out of the state.
+        let (mut codes, mut n, mut most) = ([0xa5a5u16; 3000], 0, 0);
+        let inside = place.add(size / 8 * 4).cast::<f32>();
+        assert_eq!(codec_encoder_push(encoder, inside, 4, codes.as_mut_ptr(), 1000, &mut n), CODEC_ERROR_OVERLAP);
+        let pcm = signal(430, 1);
+        assert_eq!(codec_encoder_push(encoder, pcm.as_ptr(), 430, codes.as_mut_ptr(), 1000, &mut n), CODEC_OK);
+        assert_eq!(codec_encoder_max_frames(encoder, 0, &mut most), CODEC_OK);
+        codes.fill(0xa5a5);
+        assert_eq!(codec_encoder_finish(encoder, codes.as_mut_ptr(), 1000, &mut n), CODEC_OK);
+        assert!(n > 0 && codes[..n * 3].iter().all(|c| *c < 64) && codes[most * 3..].iter().all(|c| *c == 0xa5a5));
+        let made = codes;
+        assert_eq!(codec_encoder_finish(encoder, codes.as_mut_ptr(), 1000, &mut n), CODEC_ERROR_FINISHED);
+        assert_eq!(codes, made);
     }
 }
 
@@ -306,7 +356,9 @@ fn values_out_of_range_are_errors_that_say_the_range() {
             sized!(codec_encoder_options { codebooks: 4 }),
             sized!(codec_encoder_options { codebooks: u32::MAX }),
             sized!(codec_encoder_options { threads: 1025 }),
-            sized!(codec_encoder_options { reserved: 1 }),
+            sized!(codec_encoder_options { first_codebook: 3 }),
+            sized!(codec_encoder_options { first_codebook: u32::MAX }),
+            sized!(codec_encoder_options { first_codebook: 2, codebooks: 2 }),
         ] {
             assert_eq!(create(options, &mut encoder), CODEC_ERROR_ARGUMENT, "{options:?}");
         }
@@ -331,6 +383,15 @@ fn values_out_of_range_are_errors_that_say_the_range() {
         assert_eq!(codec_encoder_reset(encoder), CODEC_OK);
         assert_eq!(codec_encoder_destroy(encoder), CODEC_OK);
 
+        for options in [
+            sized!(codec_decoder_options { reserved: 1 }),
+            sized!(codec_decoder_options { has_noise_seed: 2 }),
+            sized!(codec_decoder_options { noise_seed: 1 }),
+            sized!(codec_decoder_options { first_codebook: 3 }),
+        ] {
+            assert_eq!(codec_decoder_create(model.0, &options, &mut decoder), CODEC_ERROR_ARGUMENT, "{options:?}");
+            assert_eq!(codec_decoder_state_size(model.0, &options), 0, "{options:?}");
+        }
         assert_eq!(codec_decoder_create(model.0, ptr::null(), &mut decoder), CODEC_OK);
         let mut pcm = [0.0f32; 9000];
         let codes = [0, 0, 0, 63, 63, 17];

@@ -96,7 +96,7 @@ fn decode(decoder: *mut codec_decoder, channels: usize, codes: &Codes, piece: us
 
 #[test]
 fn handles_give_what_the_library_gives_in_pieces_of_any_size() {
-    for (name, channels) in [("stream", 1), ("segments", 2), ("whole", 1)] {
+    for (name, channels) in [("stream", 1), ("segments", 2), ("whole", 1), ("windows", 1)] {
         let (model, own) = (Model::load(name), library(name));
         let pcm = signal(9137, channels);
         let options = Options { codebooks: Some(2), ..Options::default() };
@@ -121,6 +121,129 @@ fn handles_give_what_the_library_gives_in_pieces_of_any_size() {
             assert_eq!(codec_decoder_destroy(decoder), CODEC_OK);
         }
     }
+}
+
+#[test]
+fn any_of_the_codebooks_go_both_ways_and_a_file_says_which() {
+    let pcm = signal(9137, 1);
+    // The codebook, the code of a frame where it begins, and codes from there on.
+    for (name, book, code, count, beam, merged) in
+        [("stream", 1, 1, 2, 1, 0), ("stream", 2, 2, 1, 3, 2), ("rates", 1, 1, 2, 2, 0), ("rates", 2, 3, 4, 1, 0)]
+    {
+        let (model, own) = (Model::load(name), library(name));
+        let options =
+            Options { first_codebook: code, codebooks: Some(count), beam, merged_books: merged, ..Options::default() };
+        let expected = own.encode(&pcm, &options).unwrap();
+        let sound = own.decode(&expected, None, &options).unwrap();
+        let asked = sized!(codec_encoder_options {
+            first_codebook: book,
+            codebooks: count as u32,
+            beam: beam as u32,
+            merged_codebooks: merged as u32,
+            step_frames: 3,
+        });
+        let written = sized!(codec_nac_writer_options { first_codebook: book, codebooks: count as u32 });
+        let (mut encoder, mut decoder) = (ptr::null_mut(), ptr::null_mut());
+        let (mut writer, mut reader) = (ptr::null_mut(), ptr::null_mut());
+        let (mut data, mut len) = (ptr::null(), 0);
+        // SAFETY: a model, memory of the size asked for, and pointers to values of this function; the handles end once.
+        unsafe {
+            assert_eq!(codec_encoder_create(model.0, &asked, &mut encoder), CODEC_OK, "{}", text(codec_last_error()));
+            assert_eq!(encode(encoder, 1, count, &pcm, 700), expected, "{name}, from {book}");
+            assert_eq!(codec_encoder_destroy(encoder), CODEC_OK);
+            let size = codec_encoder_state_size(model.0, &asked);
+            let memory = Memory::new(size);
+            let status = codec_encoder_init(memory.0.cast(), size, model.0, &asked, &mut encoder);
+            assert_eq!(status, CODEC_OK, "{}", text(codec_last_error()));
+            assert_eq!(encode(encoder, 1, count, &pcm, 700), expected, "{name}, from {book}, placed");
+
+            assert_eq!(codec_nac_writer_create_memory(model.0, &written, &mut writer), CODEC_OK);
+            assert_eq!(codec_nac_writer_write(writer, expected.data.as_ptr(), expected.frames()), CODEC_OK);
+            assert_eq!(codec_nac_writer_finish(writer, 9137), CODEC_OK);
+            assert_eq!(codec_nac_writer_data(writer, &mut data, &mut len), CODEC_OK);
+            assert_eq!(codec_nac_reader_create_memory(data, len, ptr::null(), &mut reader), CODEC_OK);
+            let status = codec_nac_reader_check_model(reader, model.0);
+            assert_eq!(status, CODEC_OK, "{}", text(codec_nac_reader_error(reader)));
+            let mut info = sized!(codec_nac_info {});
+            assert_eq!(codec_nac_reader_get_info(reader, &mut info), CODEC_OK);
+            assert_eq!((info.first_codebook, info.codebooks), (book, count as u32));
+
+            let back = sized!(codec_decoder_options { first_codebook: info.first_codebook, codebooks: info.codebooks });
+            assert_eq!(codec_decoder_create(model.0, &back, &mut decoder), CODEC_OK);
+            assert_eq!(decode(decoder, 1, &expected, 50), sound, "{name}, from {book}");
+            assert_eq!(codec_decoder_destroy(decoder), CODEC_OK);
+            let size = codec_decoder_state_size(model.0, &back);
+            let memory = Memory::new(size);
+            let status = codec_decoder_init(memory.0.cast(), size, model.0, &back, &mut decoder);
+            assert_eq!(status, CODEC_OK, "{}", text(codec_last_error()));
+            assert_eq!(decode(decoder, 1, &expected, 50), sound, "{name}, from {book}, placed");
+            assert_eq!(codec_nac_reader_destroy(reader), CODEC_OK);
+            assert_eq!(codec_nac_writer_destroy(writer), CODEC_OK);
+        }
+    }
+}
+
+#[test]
+fn a_seed_makes_the_noise_of_a_decoder() {
+    let (model, own) = (Model::load("noise"), library("noise"));
+    let codes = own.encode(&signal(2000, 1), &Options::default()).unwrap();
+    let plain = own.decode(&codes, None, &Options::default()).unwrap();
+    for seed in [0, u64::MAX - 7] {
+        let sound = own.decode(&codes, None, &Options { noise_seed: Some(seed), ..Options::default() }).unwrap();
+        assert_ne!(sound, plain);
+        let options = sized!(codec_decoder_options { has_noise_seed: 1, noise_seed: seed });
+        let mut decoder = ptr::null_mut();
+        // SAFETY: a model, memory of the size asked for, and pointers to values of this function.
+        unsafe {
+            assert_eq!(codec_decoder_create(model.0, &options, &mut decoder), CODEC_OK);
+            assert_eq!(decode(decoder, 1, &codes, 7), sound);
+            assert_eq!(codec_decoder_destroy(decoder), CODEC_OK);
+            let size = codec_decoder_state_size(model.0, &options);
+            let memory = Memory::new(size);
+            let status = codec_decoder_init(memory.0.cast(), size, model.0, &options, &mut decoder);
+            assert_eq!(status, CODEC_OK, "{}", text(codec_last_error()));
+            assert_eq!(decode(decoder, 1, &codes, 7), sound);
+            // The seed stays.
+            assert_eq!(codec_decoder_reset(decoder), CODEC_OK);
+            assert_eq!(decode(decoder, 1, &codes, 50), sound);
+            let without = Model::load("stream");
+            assert_eq!(codec_decoder_create(without.0, &options, &mut decoder), CODEC_ERROR_UNSUPPORTED);
+            assert_eq!(codec_decoder_state_size(without.0, &options), 0);
+            assert!(text(codec_last_error()).contains("noise"), "{}", text(codec_last_error()));
+        }
+    }
+}
+
+#[test]
+fn a_model_says_how_it_takes_signals_and_holds_its_weights() {
+    use codec_precision::*;
+    use codec_unit::*;
+    for (name, encoder, decoder) in [
+        ("stream", CODEC_UNIT_STEP, CODEC_UNIT_STEP),
+        ("segments", CODEC_UNIT_SEGMENT, CODEC_UNIT_SEGMENT),
+        ("whole", CODEC_UNIT_SIGNAL, CODEC_UNIT_STEP),
+        ("windows", CODEC_UNIT_WINDOW, CODEC_UNIT_STEP),
+        ("encoder-only", CODEC_UNIT_STEP, CODEC_UNIT_NONE),
+    ] {
+        let model = Model::load(name);
+        let mut info = sized!(codec_model_info {});
+        // SAFETY: a model, and a value of this function.
+        unsafe {
+            assert_eq!(codec_model_get_info(model.0, &mut info), CODEC_OK);
+            assert_eq!((info.encoder_unit, info.decoder_unit), (encoder as u32, decoder as u32), "{name}");
+            assert_eq!(info.precision, CODEC_PRECISION_F32 as u32);
+            // What the functions that make states in the caller's memory take.
+            assert_eq!(codec_encoder_state_size(model.0, ptr::null()) > 0, encoder == CODEC_UNIT_STEP, "{name}");
+            assert_eq!(codec_decoder_state_size(model.0, ptr::null()) > 0, decoder == CODEC_UNIT_STEP, "{name}");
+        }
+    }
+    let half = library("stream").with_precision(codec::core::weights::Precision::F16);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), half.pack(&codec::PackOptions::default()).unwrap()).unwrap();
+    let (model, mut info) = (Model::open(file.path()), sized!(codec_model_info {}));
+    // SAFETY: as above.
+    unsafe { assert_eq!(codec_model_get_info(model.0, &mut info), CODEC_OK) };
+    assert_eq!(info.precision, CODEC_PRECISION_F16 as u32);
 }
 
 #[test]

@@ -102,11 +102,11 @@ fn in_memory(model: &Model, frames: usize, samples: u64) -> Vec<u8> {
     }
 }
 
-/// Kind, first frame and frames of an item.
-type Item = (u32, u64, u64);
+/// Kind, first frame and frames.
+type Items = Vec<(u32, u64, u64)>;
 
-/// The items of a file and all codes, or the error that it ends in.
-fn read_all(reader: *mut codec_nac_reader) -> Result<(Vec<Item>, Vec<u16>), codec_status> {
+/// The items of a file, by kind, first frame and frames, and all codes; or the error, with what came before it.
+fn read_all(reader: *mut codec_nac_reader) -> Result<(Items, Vec<u16>), codec_status> {
     let (mut items, mut codes) = (Vec::new(), Vec::new());
     loop {
         let mut item = sized!(codec_nac_item {});
@@ -206,6 +206,34 @@ fn callbacks_write_the_bytes_that_memory_gets_and_read_them_back() {
         assert_eq!(codec_nac_reader_get_info(reader, &mut info), CODEC_OK);
         assert_eq!(info.samples, 8670);
         assert_eq!(codec_nac_reader_destroy(reader), CODEC_OK);
+    }
+}
+
+#[test]
+fn another_length_than_stated_does_not_cost_the_file() {
+    let model = Model::load("stream");
+    let options = sized!(codec_nac_writer_options { samples: 1000 });
+    for last in [1000, CODEC_UNKNOWN] {
+        let mut writer = ptr::null_mut();
+        // SAFETY: a model, and pointers to values of this function; the handle ends once.
+        unsafe {
+            assert_eq!(codec_nac_writer_create_memory(model.0, &options, &mut writer), CODEC_OK);
+            assert_eq!(codec_nac_writer_write(writer, codes(20).as_ptr(), 20), CODEC_OK);
+            assert_eq!(codec_nac_writer_finish(writer, 999), CODEC_ERROR_ARGUMENT);
+            let told = text(codec_nac_writer_error(writer));
+            assert!(told.contains("999") && told.contains("1000"), "{told}");
+            assert_eq!(codec_nac_writer_write(writer, codes(25)[60..].as_ptr(), 5), CODEC_OK);
+            assert_eq!(codec_nac_writer_finish(writer, last), CODEC_OK, "{}", text(codec_nac_writer_error(writer)));
+            let (mut data, mut len) = (ptr::null(), 0);
+            assert_eq!(codec_nac_writer_data(writer, &mut data, &mut len), CODEC_OK);
+            let reader = open(std::slice::from_raw_parts(data.cast(), len), false).unwrap();
+            assert_eq!(read_all(reader).unwrap().1, codes(25));
+            let mut info = sized!(codec_nac_info {});
+            assert_eq!(codec_nac_reader_get_info(reader, &mut info), CODEC_OK);
+            assert_eq!(info.samples, 1000);
+            assert_eq!(codec_nac_reader_destroy(reader), CODEC_OK);
+            assert_eq!(codec_nac_writer_destroy(writer), CODEC_OK);
+        }
     }
 }
 

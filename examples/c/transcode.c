@@ -140,6 +140,7 @@ static void decode(const codec_model *model, const codec_model_info *info, const
     due = head.samples;
     options.struct_size = sizeof options;
     options.codebooks = head.codebooks;
+    options.first_codebook = head.first_codebook;
     check(codec_decoder_create(model, &options, &decoder), "decoder", codec_last_error());
     must(wav_write_header(out, head.sample_rate, head.channels, (uint32_t)due) == 0, "writing the wav file");
 

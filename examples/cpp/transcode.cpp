@@ -52,6 +52,7 @@ void decode(const codec::Model &model, const char *from, const char *to) {
     must(head.samples < UINT32_MAX / 4, "a length that a wav file can have");
     auto options = codec::decoder_options();
     options.codebooks = head.codebooks;
+    options.first_codebook = head.first_codebook;
     options.threads = 2;
     codec::Decoder decoder(model, options);
 

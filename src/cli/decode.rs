@@ -146,11 +146,6 @@ fn levels(model: &Model, books: Range<usize>) -> Result<Vec<CodeGroup>, Failure>
         .map_err(|e| Failure::tokens(Path::new(&model.spec().name), e.into()))
 }
 
-/// Rate and size of each code of a frame.
-fn codes_of(levels: &[CodeGroup]) -> Vec<(u16, u32)> {
-    levels.iter().flat_map(|g| std::iter::repeat_n((g.steps, g.size), g.codes())).collect()
-}
-
 /// What is the same for every file.
 struct Job<'a> {
     model: &'a Model,
@@ -242,14 +237,15 @@ impl Job<'_> {
             ));
         }
         let first = match (stream.levels.first(), &self.books) {
-            (Some(level), _) => first_code(&levels(self.model, 0..usize::MAX)?, level.first_book),
+            // A codebook that the model does not have is not the one of code 0 either.
+            (Some(level), _) => CodeGroup::position(&levels(self.model, 0..usize::MAX)?, level.first_book).unwrap_or(0),
             (None, Some(asked)) if asked.len() == stream.codebooks => asked.start,
             (None, _) => 0,
         };
         let file = first..first.saturating_add(stream.codebooks);
         let own = levels(self.model, file.clone())?;
         let book = |levels: &[CodeGroup]| levels.first().map(|level| level.first_book);
-        let same = codes_of(&stream.levels) == codes_of(&own) && book(&stream.levels) == book(&own);
+        let same = CodeGroup::each(&stream.levels).eq(CodeGroup::each(&own)) && book(&stream.levels) == book(&own);
         if !stream.levels.is_empty() && !same {
             return Err(Failure::new(
                 format_args!(
@@ -433,19 +429,6 @@ impl Chosen {
         });
         codes.codebooks = kept.len();
     }
-}
-
-/// The code of a frame at which a codebook begins; one past the last if there is no such codebook.
-fn first_code(levels: &[CodeGroup], book: u16) -> usize {
-    let mut code = 0;
-    for level in levels {
-        let within = usize::from(book.saturating_sub(level.first_book));
-        if book >= level.first_book && within < usize::from(level.books) {
-            return code + within * usize::from(level.steps);
-        }
-        code += level.codes();
-    }
-    code
 }
 
 /// Frames and samples since the decoder was reset.

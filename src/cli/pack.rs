@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use codec::{
     Comparison, Model, Options, PackOptions, PackParts,
     audio::{Allow, AudioReader, Conform},
-    core::weights::Precision,
+    core::{pipeline::Coding, weights::Precision},
 };
 use serde_json::json;
 
@@ -84,7 +84,8 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     // Words are smaller on a 32-bit machine, and so is the state.
     let frames = args.frames as usize;
-    let encoder = model.encoder_plan().ok().filter(|_| !args.decoder_only).map(|e| e.state_bytes(frames, 1, 0));
+    let encoder =
+        model.encoder_plan().ok().filter(|_| !args.decoder_only).map(|e| e.state_bytes(frames, &Coding::new(1)));
     let decoder = model.decoder_plan().ok().filter(|_| !args.encoder_only).map(|d| d.state_bytes(frames));
     if global.json {
         report::print_json(&json!({

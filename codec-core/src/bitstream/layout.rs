@@ -55,6 +55,25 @@ impl CodeGroup {
         levels.into_iter().map(group).collect()
     }
 
+    /// Steps and codebook size of each code of a frame that has these groups.
+    pub fn each(groups: &[Self]) -> impl Iterator<Item = (u16, u32)> {
+        groups.iter().flat_map(|g| core::iter::repeat_n((g.steps, g.size), g.codes()))
+    }
+
+    /// The code of a frame at which a codebook begins; `None` if the groups have no such codebook.
+    pub fn position(groups: &[Self], book: u16) -> Option<usize> {
+        let mut code = 0;
+        for group in groups {
+            match book.checked_sub(group.first_book) {
+                Some(within) if within < group.books => {
+                    return Some(code + usize::from(within) * usize::from(group.steps));
+                }
+                _ => code += group.codes(),
+            }
+        }
+        None
+    }
+
     fn check(&self) -> Result<(), Error> {
         let bad = |name, value| Err(Error::Field { name, value });
         match self {

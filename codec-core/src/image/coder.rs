@@ -4,7 +4,7 @@ use super::Planned;
 use crate::{
     RunError,
     kernel::Compute,
-    pipeline::coder::{Coding, DecoderRef, EncoderRef},
+    pipeline::coder::{Coding, DecoderRef, Decoding, EncoderRef},
     quantizer::Program,
 };
 
@@ -34,7 +34,7 @@ impl<'a> Encoder<'a> {
 
     /// Bytes of a block of state.
     pub fn state_bytes(&self) -> usize {
-        bytes(self.plan.state_bytes(&self.part.layout, &Coding { codebooks: 1, beam: 1, merged: 0 }))
+        bytes(self.plan.state_bytes(&self.part.layout, &Coding::new(1)))
     }
 
     /// Samples (a channel) that a step may bring.
@@ -53,7 +53,21 @@ impl<'a> Encoder<'a> {
     /// The block is too short or not aligned to [`STATE_ALIGN`](crate::pipeline::STATE_ALIGN) bytes, or the model does not
     /// have so many codebooks.
     pub fn init(&self, state: &mut [u8], codebooks: usize) -> Result<(), RunError> {
-        self.plan.init(&self.part.layout, &Coding { codebooks, beam: 1, merged: 0 }, state)
+        self.plan.init(&self.part.layout, &Coding::new(codebooks), state)
+    }
+
+    /// Bytes of a block of state for [`Encoder::init_for`].
+    pub fn state_bytes_for(&self, coding: &Coding) -> usize {
+        bytes(self.plan.state_bytes(&self.part.layout, coding))
+    }
+
+    /// As [`Encoder::init`], of any of the codebooks, by a wider search, some codebooks at half the rate. The block holds
+    /// [`Encoder::state_bytes_for`] bytes.
+    ///
+    /// # Errors
+    /// As [`Encoder::init`].
+    pub fn init_for(&self, state: &mut [u8], coding: &Coding) -> Result<(), RunError> {
+        self.plan.init(&self.part.layout, coding, state)
     }
 
     /// Forgets the signal.
@@ -101,16 +115,15 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// As [`Encoder::init`].
     pub fn init(&self, state: &mut [u8], codebooks: usize) -> Result<(), RunError> {
-        self.plan.init(&self.part.layout, 0, codebooks, state)
+        self.plan.init(&self.part.layout, &Decoding::new(codebooks), state)
     }
 
-    /// Seed of the decoder's noise for this signal and those after a reset; `None` for the spec's, which may be none. To be
-    /// set before the first step.
+    /// As [`Decoder::init`], of any of the codebooks and with a seed for the decoder's noise.
     ///
     /// # Errors
-    /// The block was not prepared.
-    pub fn set_noise_seed(&self, state: &mut [u8], seed: Option<u64>) -> Result<(), RunError> {
-        DecoderRef::set_noise_seed(state, seed)
+    /// As [`Decoder::init`].
+    pub fn init_for(&self, state: &mut [u8], decoding: &Decoding) -> Result<(), RunError> {
+        self.plan.init(&self.part.layout, decoding, state)
     }
 
     /// Forgets the signal.

@@ -15,6 +15,8 @@ const HEAD: usize = 16;
 /// "enco" and "deco" in the first of them.
 const ENCODER: usize = 0x656e_636f;
 const DECODER: usize = 0x6465_636f;
+/// Codes in the room of a word of scratch memory.
+const CODES_A_WORD: usize = size_of::<f32>() / size_of::<u16>();
 
 /// A planned encoder with its weights.
 #[derive(Clone, Copy, Debug)]
@@ -31,14 +33,48 @@ pub(crate) struct DecoderRef<'a> {
 }
 
 /// How a signal is to be encoded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Coding {
-    /// Codes a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coding {
+    /// Which of the model's codes of a frame is the first that is given out; those before it are searched too.
+    pub first: usize,
+    /// Codes a frame that are given out, at least 1.
     pub codebooks: usize,
-    /// Width of the codebook search.
+    /// Width of the codebook search over residual stages, 1 (greedy) to [`MAX_BEAM`]; others count as the nearest.
     pub beam: usize,
-    /// Codebooks at half the rate.
+    /// Codebooks, from the model's first on, at half the rate ([`Quantizer::encode_merged`]); 0 for none.
+    ///
+    /// [`Quantizer::encode_merged`]: crate::quantizer::Quantizer::encode_merged
     pub merged: usize,
+}
+
+impl Coding {
+    /// The first `codebooks` codes, by the greedy search.
+    pub const fn new(codebooks: usize) -> Self {
+        Self { first: 0, codebooks, beam: 1, merged: 0 }
+    }
+
+    /// Codes a frame that are searched.
+    fn searched(&self) -> usize {
+        self.first.saturating_add(self.codebooks)
+    }
+}
+
+/// How a signal is to be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoding {
+    /// Which of the model's codes of a frame is the first that is there.
+    pub first: usize,
+    /// Codes a frame, at least 1.
+    pub codebooks: usize,
+    /// Seed of the noise that the decoder adds ([`crate::spec::Noise`]); `None` for the model's own.
+    pub noise_seed: Option<u64>,
+}
+
+impl Decoding {
+    /// The first `codebooks` codes, with the model's own noise.
+    pub const fn new(codebooks: usize) -> Self {
+        Self { first: 0, codebooks, noise_seed: None }
+    }
 }
 
 /// Lengths of the parts of a block, in bytes and values.
@@ -114,11 +150,18 @@ impl EncoderRef<'_> {
             1 => 0,
             n => (n - 1).checked_add(layout.output_rows)?,
         };
+        let frames = self.frames(layout.output_rows);
+        let searched = Self::searched(coding, frames)?;
         Some(Sizes {
             chain: self.network.state_bytes(layout)?,
             rows: rows.checked_mul(self.quantizer.dim)?,
-            scratch: self.quantizer.scratch_len(self.frames(layout.output_rows), coding.beam.clamp(1, MAX_BEAM)),
+            scratch: self.quantizer.scratch_len(frames, coding.beam.clamp(1, MAX_BEAM)).checked_add(searched)?,
         })
+    }
+
+    /// Words of memory for all codes of `frames` frames, of which only those from the first on are given out.
+    fn searched(coding: &Coding, frames: usize) -> Option<usize> {
+        if coding.first == 0 { Some(0) } else { Some(frames.checked_mul(coding.searched())?.div_ceil(CODES_A_WORD)) }
     }
 
     /// Frames that so many rows of the chain's output can give, with one that waited to be merged.
@@ -134,10 +177,15 @@ impl EncoderRef<'_> {
 
     /// Prepares a block for one signal.
     pub(crate) fn init(&self, layout: &Layout<'_>, coding: &Coding, block: &mut [u8]) -> Result<(), RunError> {
-        self.quantizer.check_codebooks(0, coding.codebooks)?;
-        self.quantizer.check_merged(coding.merged, coding.codebooks)?;
-        let own = [coding.codebooks, coding.beam, coding.merged, Self::together(coding), 0, 0];
+        self.quantizer.check_codebooks(coding.first, coding.codebooks)?;
+        self.quantizer.check_merged(coding.merged, coding.searched())?;
+        let own = [coding.codebooks, coding.beam, coding.merged, Self::together(coding), 0, coding.first];
         init(block, ENCODER, self.sizes(layout, coding), own, &self.network, layout)
+    }
+
+    /// Whether the signal has ended.
+    pub(crate) fn is_finished(block: &mut [u8]) -> Result<bool, RunError> {
+        Network::is_finished(parts(block, ENCODER)?.chain)
     }
 
     /// Forgets the signal.
@@ -166,9 +214,10 @@ impl EncoderRef<'_> {
             return Err(RunError::PartialRow { values: pcm.len(), channels });
         }
         let Parts { own, chain, rows: open, scratch } = parts(block, ENCODER)?;
-        let &mut [codebooks, beam, merged, together, ref mut open_rows, ..] = own else {
+        let &mut [codebooks, beam, merged, together, ref mut open_rows, first, ..] = own else {
             return Err(RunError::Uninitialized);
         };
+        let coding = Coding { first, codebooks, beam, merged };
         let most = self.network.max_output_rows(chain, pcm.len() / channels)?;
         let needed = self.frames(most).saturating_mul(codebooks);
         if codes.len() < needed {
@@ -189,7 +238,18 @@ impl EncoderRef<'_> {
         let frames = if finish { ready } else { ready - ready % together };
         let codes = codes.get_mut(..frames * codebooks).ok_or(too_many)?;
         let (whole, rest) = latent.split_at(frames * rows * dim);
-        self.quantizer.encode_merged(cx, whole, codebooks, beam, merged, codes, scratch)?;
+        if first == 0 {
+            self.quantizer.encode_merged(cx, whole, codebooks, beam, merged, codes, scratch)?;
+        } else {
+            let searched = coding.searched();
+            let at = Self::searched(&coding, frames).and_then(|words| scratch.len().checked_sub(words));
+            let (scratch, all) = scratch.split_at_mut(at.ok_or(too_many)?);
+            let all = bytemuck::cast_slice_mut::<f32, u16>(all).get_mut(..frames * searched).ok_or(too_many)?;
+            self.quantizer.encode_merged(cx, whole, searched, beam, merged, all, scratch)?;
+            for (to, from) in codes.chunks_exact_mut(codebooks.max(1)).zip(all.chunks_exact(searched)) {
+                to.iter_mut().zip(from.iter().skip(first)).for_each(|(to, from)| *to = *from);
+            }
+        }
         if rows * together > 1 {
             *open_rows = rest.len() / dim;
             let from = whole.len();
@@ -216,20 +276,11 @@ impl DecoderRef<'_> {
     }
 
     /// Prepares a block for one signal.
-    pub(crate) fn init(
-        &self,
-        layout: &Layout<'_>,
-        first: usize,
-        codebooks: usize,
-        block: &mut [u8],
-    ) -> Result<(), RunError> {
+    pub(crate) fn init(&self, layout: &Layout<'_>, decoding: &Decoding, block: &mut [u8]) -> Result<(), RunError> {
+        let Decoding { first, codebooks, noise_seed } = *decoding;
         self.quantizer.check_codebooks(first, codebooks)?;
-        init(block, DECODER, self.sizes(layout), [codebooks, first, 0, 0, 0, 0], &self.network, layout)
-    }
-
-    /// Seed of the decoder's noise.
-    pub(crate) fn set_noise_seed(block: &mut [u8], seed: Option<u64>) -> Result<(), RunError> {
-        Network::set_noise_seed(parts(block, DECODER)?.chain, seed)
+        init(block, DECODER, self.sizes(layout), [codebooks, first, 0, 0, 0, 0], &self.network, layout)?;
+        Network::set_noise_seed(parts(block, DECODER)?.chain, noise_seed)
     }
 
     /// Forgets the signal.

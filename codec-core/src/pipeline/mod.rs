@@ -20,6 +20,7 @@ mod tests;
 pub use build::mel_filters;
 #[cfg(feature = "alloc")]
 pub use chain::{Chain, ChainState};
+pub use coder::{Coding, Decoding};
 pub use memory::STATE_ALIGN;
 #[cfg(feature = "alloc")]
 pub use owned::{Decoder, DecoderState, Encoder, EncoderState};

@@ -165,6 +165,11 @@ impl<'a> Network<'a> {
         Ok(())
     }
 
+    /// Whether the signal has ended.
+    pub(crate) fn is_finished(block: &mut [u8]) -> Result<bool, RunError> {
+        Ok(parts(block)?.head[7] != 0)
+    }
+
     /// Seed of the noise layers, in place of the spec's.
     pub(crate) fn set_noise_seed(block: &mut [u8], seed: Option<u64>) -> Result<(), RunError> {
         let low = seed.unwrap_or(0) & 0xffff_ffff;

@@ -4,7 +4,7 @@ use alloc::format;
 
 use super::{
     chain::Chain,
-    coder::{Coding, DecoderRef, EncoderRef},
+    coder::{Coding, DecoderRef, Decoding, EncoderRef},
 };
 use crate::{
     BuildError, RunError,
@@ -148,55 +148,40 @@ impl Encoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize, beam: usize) -> Result<EncoderState, RunError> {
-        self.state_merging(frames, codebooks, beam, 0)
+        self.state_for(frames, &Coding { beam, ..Coding::new(codebooks) })
     }
 
-    /// As [`Encoder::state`], the first `merged` codebooks at half the rate ([`Quantizer::encode_merged`]). Pairs of
-    /// frames count from the start of the signal, whatever the steps; so a frame may wait for its partner.
+    /// As [`Encoder::state`], of any of the codebooks, some at half the rate. Pairs of merged frames count from the start of
+    /// the signal, whatever the steps; so a frame may wait for its partner.
     ///
     /// # Errors
-    /// As [`Encoder::state`] and [`Quantizer::check_merged`].
-    pub fn state_merging(
-        &self,
-        frames: usize,
-        codebooks: usize,
-        beam: usize,
-        merged: usize,
-    ) -> Result<EncoderState, RunError> {
-        let coding = Coding { codebooks, beam, merged };
+    /// [`Quantizer::check_codebooks`] and [`Quantizer::check_merged`].
+    pub fn state_for(&self, frames: usize, coding: &Coding) -> Result<EncoderState, RunError> {
         let samples = frames.max(1).saturating_mul(self.hop);
         let placed = self.chain.placed(samples).ok_or(RunError::BufferTooShort { needed: usize::MAX, got: 0 })?;
         let (plan, layout) = (self.plan(), placed.layout());
-        let mut memory = allocate(plan.state_bytes(&layout, &coding))?;
-        plan.init(&layout, &coding, block(&mut memory))?;
+        let mut memory = allocate(plan.state_bytes(&layout, coding))?;
+        plan.init(&layout, coding, block(&mut memory))?;
         let max_frames = plan.frames(layout.output_rows);
-        Ok(EncoderState { memory, codebooks, max_samples: samples, max_frames })
+        Ok(EncoderState { memory, codebooks: coding.codebooks, max_samples: samples, max_frames })
     }
 
     /// Bytes of a block of state for steps of `frames` hops, to be used with [`Encoder::init`]; `usize::MAX` where that cannot
     /// be addressed.
-    pub fn state_bytes(&self, frames: usize, beam: usize, merged: usize) -> usize {
+    pub fn state_bytes(&self, frames: usize, coding: &Coding) -> usize {
         let placed = self.chain.placed(frames.max(1).saturating_mul(self.hop));
-        let coding = Coding { codebooks: 1, beam, merged };
-        placed.and_then(|p| self.plan().state_bytes(&p.layout(), &coding)).unwrap_or(usize::MAX)
+        placed.and_then(|p| self.plan().state_bytes(&p.layout(), coding)).unwrap_or(usize::MAX)
     }
 
     /// Makes a block of memory of the caller's, at least [`Encoder::state_bytes`] bytes, the state of one signal, as
-    /// [`Encoder::state_merging`]. The block may be moved between steps.
+    /// [`Encoder::state_for`]. The block may be moved between steps.
     ///
     /// # Errors
-    /// As [`Encoder::state_merging`]; the block is too short or not aligned to [`STATE_ALIGN`](super::STATE_ALIGN) bytes.
-    pub fn init(
-        &self,
-        memory: &mut [u8],
-        frames: usize,
-        codebooks: usize,
-        beam: usize,
-        merged: usize,
-    ) -> Result<(), RunError> {
+    /// As [`Encoder::state_for`]; the block is too short or not aligned to [`STATE_ALIGN`](super::STATE_ALIGN) bytes.
+    pub fn init(&self, memory: &mut [u8], frames: usize, coding: &Coding) -> Result<(), RunError> {
         let placed = self.chain.placed(frames.max(1).saturating_mul(self.hop));
         let placed = placed.ok_or(RunError::BufferTooShort { needed: usize::MAX, got: memory.len() })?;
-        self.plan().init(&placed.layout(), &Coding { codebooks, beam, merged }, memory)
+        self.plan().init(&placed.layout(), coding, memory)
     }
 
     /// [`Encoder::step`] on a block that [`Encoder::init`] made.
@@ -212,6 +197,14 @@ impl Encoder {
         codes: &mut [u16],
     ) -> Result<usize, RunError> {
         self.plan().step(cx, memory, pcm, finish, codes)
+    }
+
+    /// Whether the signal of a block has ended, so that a step on it is [`RunError::Finished`].
+    ///
+    /// # Errors
+    /// The block holds no state of an encoder.
+    pub fn is_finished_in(memory: &mut [u8]) -> Result<bool, RunError> {
+        EncoderRef::is_finished(memory)
     }
 
     /// Makes a block forget its signal.
@@ -329,22 +322,34 @@ impl Decoder {
     /// # Errors
     /// `codebooks` is 0 or more than there are.
     pub fn state(&self, frames: usize, codebooks: usize) -> Result<DecoderState, RunError> {
-        self.state_range(frames, 0, codebooks)
+        self.state_for(frames, &Decoding::new(codebooks))
     }
 
-    /// As [`Decoder::state`], for frames of the `codebooks` codes from `first` on: what those codebooks add to the latent
-    /// is decoded by itself ([`Quantizer::decode_range`]).
+    /// Whether signals can be decoded so.
     ///
     /// # Errors
-    /// [`Quantizer::check_codebooks`].
-    pub fn state_range(&self, frames: usize, first: usize, codebooks: usize) -> Result<DecoderState, RunError> {
+    /// [`Quantizer::check_codebooks`]; a seed for a decoder that adds no noise.
+    pub fn check(&self, decoding: &Decoding) -> Result<(), RunError> {
+        if decoding.noise_seed.is_some() && !self.chain.has_noise() {
+            return Err(RunError::Unsupported("this model's decoder adds no noise: decode without a seed for it"));
+        }
+        self.quantizer.check_codebooks(decoding.first, decoding.codebooks)
+    }
+
+    /// As [`Decoder::state`], for frames of any of the codes: what those codebooks add to the latent is decoded by itself
+    /// ([`Quantizer::decode_range`]).
+    ///
+    /// # Errors
+    /// [`Decoder::check`].
+    pub fn state_for(&self, frames: usize, decoding: &Decoding) -> Result<DecoderState, RunError> {
+        self.check(decoding)?;
         let frames = frames.max(1);
         let rows = frames.saturating_mul(self.quantizer.rows_per_frame());
         let placed = self.chain.placed(rows).ok_or(RunError::BufferTooShort { needed: usize::MAX, got: 0 })?;
         let (plan, layout) = (self.plan(), placed.layout());
         let mut memory = allocate(plan.state_bytes(&layout))?;
-        plan.init(&layout, first, codebooks, block(&mut memory))?;
-        Ok(DecoderState { memory, codebooks, frames })
+        plan.init(&layout, decoding, block(&mut memory))?;
+        Ok(DecoderState { memory, codebooks: decoding.codebooks, frames })
     }
 
     /// Bytes of a block of state for steps of `frames` frames, to be used with [`Decoder::init`]; `usize::MAX` where that
@@ -355,14 +360,15 @@ impl Decoder {
     }
 
     /// Makes a block of memory of the caller's, at least [`Decoder::state_bytes`] bytes, the state of one signal, as
-    /// [`Decoder::state`]. The block may be moved between steps.
+    /// [`Decoder::state_for`]. The block may be moved between steps.
     ///
     /// # Errors
-    /// As [`Decoder::state`]; the block is too short or not aligned to [`STATE_ALIGN`](super::STATE_ALIGN) bytes.
-    pub fn init(&self, memory: &mut [u8], frames: usize, codebooks: usize) -> Result<(), RunError> {
+    /// As [`Decoder::state_for`]; the block is too short or not aligned to [`STATE_ALIGN`](super::STATE_ALIGN) bytes.
+    pub fn init(&self, memory: &mut [u8], frames: usize, decoding: &Decoding) -> Result<(), RunError> {
+        self.check(decoding)?;
         let placed = self.chain.placed(frames.max(1).saturating_mul(self.quantizer.rows_per_frame()));
         let placed = placed.ok_or(RunError::BufferTooShort { needed: usize::MAX, got: memory.len() })?;
-        self.plan().init(&placed.layout(), 0, codebooks, memory)
+        self.plan().init(&placed.layout(), decoding, memory)
     }
 
     /// [`Decoder::step`] on a block that [`Decoder::init`] made.
@@ -427,12 +433,6 @@ impl DecoderState {
     /// Codes a frame.
     pub fn codebooks(&self) -> usize {
         self.codebooks
-    }
-
-    /// Seed of the decoder's noise, see [`super::ChainState::set_noise_seed`].
-    pub fn set_noise_seed(&mut self, seed: Option<u64>) {
-        // The block is one that `Decoder::state` made.
-        let _ = DecoderRef::set_noise_seed(block(&mut self.memory), seed);
     }
 
     /// Frames that a step may bring.

@@ -360,7 +360,7 @@ pub struct LogMel {
 /// `x + noise(t) * (weight · x)`, the noise one value a row (SNAC: Siuzdak et al. 2024). Tensor: `name.weight`
 /// `[channels, channels, 1]`.
 ///
-/// Without a seed, here or of the signal ([`crate::pipeline::DecoderState::set_noise_seed`]), the noise is zero and the
+/// Without a seed, here or of the signal ([`crate::pipeline::Decoding::noise_seed`]), the noise is zero and the
 /// layer is the identity. With one, row `t` (from the start of the
 /// signal) of the layer with index `k` gets, in wrapping 64-bit arithmetic, `noise = u * sqrt(3)`, of unit variance, with
 /// `u = (h >> 40) / 2^23 - 1`, `h = splitmix64(fnv1a64("noise.{k}") + t * 0x9E3779B97F4A7C15 + seed)`

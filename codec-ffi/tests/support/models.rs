@@ -9,7 +9,7 @@ use codec::{
 use serde_json::{Value, json};
 
 /// Names of the models.
-pub const MODELS: [&str; 4] = ["stream", "segments", "whole", "encoder-only"];
+pub const MODELS: [&str; 7] = ["stream", "segments", "whole", "windows", "noise", "rates", "encoder-only"];
 
 /// Audio channels of the model of this name.
 pub fn channels(name: &str) -> u16 {
@@ -40,6 +40,8 @@ fn spec(name: &str) -> CodecSpec {
     }
     let framing = match name {
         "segments" => json!({"type": "segments", "length": 2000, "stride": 1800, "normalize": true}),
+        // As the S3 tokenizer of CosyVoice 2.
+        "windows" => json!({"type": "windows", "length": 2000, "stride": 1600}),
         _ => json!({"type": "stream"}),
     };
     let mut spec = json!({
@@ -55,6 +57,20 @@ fn spec(name: &str) -> CodecSpec {
             conv("d4", (8, channels), 7, 1, "reflect"),
         ],
     });
+    if name == "noise" {
+        // As SNAC's decoder.
+        spec["decoder"]
+            .as_array_mut()
+            .unwrap()
+            .insert(3, json!({"type": "noise", "name": "d-noise", "channels": 8, "index": 0}));
+    }
+    if name == "rates" {
+        // As SNAC's codebooks: 1, 2 and 4 codes of them in a frame.
+        let rated = |name, size, stride: u32| json!({"type": "rated", "stride": stride, "inner": book(name, size)});
+        spec["hop"] = json!(160);
+        spec["codebook_choices"] = json!([1, 3, 7]);
+        spec["quantizer"]["stages"] = json!([rated("q0", 64, 4), rated("q1", 64, 2), rated("q2", 17, 1)]);
+    }
     if name == "encoder-only" {
         spec["decoder"] = Value::Null;
     }

@@ -200,6 +200,11 @@ impl Session {
                 model.name
             ));
         }
+        if let Some(first) = header.layout.groups().next().map(|group| group.first_book).filter(|&first| first != 0) {
+            return Err(format!(
+                "the file has codebooks from number {first} on, and this decodes those from number 0 on: use `codec decode`"
+            ));
+        }
         let per_frame = header.layout.codes_per_frame();
         model.quantizer()?.check_codebooks(0, per_frame).map_err(text)?;
         let mut samples = header.samples;
