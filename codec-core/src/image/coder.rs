@@ -70,6 +70,14 @@ impl<'a> Encoder<'a> {
         self.plan.init(&self.part.layout, coding, state)
     }
 
+    /// Whether the signal has ended: the next step would be an error.
+    ///
+    /// # Errors
+    /// The block was not prepared.
+    pub fn is_finished(&self, state: &mut [u8]) -> Result<bool, RunError> {
+        EncoderRef::is_finished(state)
+    }
+
     /// Forgets the signal.
     ///
     /// # Errors
@@ -124,6 +132,14 @@ impl<'a> Decoder<'a> {
     /// As [`Decoder::init`].
     pub fn init_for(&self, state: &mut [u8], decoding: &Decoding) -> Result<(), RunError> {
         self.plan.init(&self.part.layout, decoding, state)
+    }
+
+    /// Whether the signal has ended: the next step would be an error.
+    ///
+    /// # Errors
+    /// The block was not prepared.
+    pub fn is_finished(&self, state: &mut [u8]) -> Result<bool, RunError> {
+        DecoderRef::is_finished(state)
     }
 
     /// Forgets the signal.

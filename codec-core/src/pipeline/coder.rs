@@ -283,6 +283,11 @@ impl DecoderRef<'_> {
         Network::set_noise_seed(parts(block, DECODER)?.chain, noise_seed)
     }
 
+    /// Whether the signal has ended.
+    pub(crate) fn is_finished(block: &mut [u8]) -> Result<bool, RunError> {
+        Network::is_finished(parts(block, DECODER)?.chain)
+    }
+
     /// Forgets the signal.
     pub(crate) fn reset(block: &mut [u8]) -> Result<(), RunError> {
         Network::reset(parts(block, DECODER)?.chain)
