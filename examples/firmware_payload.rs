@@ -2,7 +2,7 @@
 //! of them.
 //!
 //! `cargo run --release --example firmware_payload -- FOLDER [PRECISION [MODEL.safetensors]]`; the precision of the weights
-//! is `f32` or `f16`, and without a model it is `nano-16k` with random weights.
+//! is `f32`, `f16` or `i8`, and without a model it is `nano-16k` with random weights.
 
 use std::{
     error::Error,
@@ -29,11 +29,12 @@ const ENCODED: f32 = 0.4;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let folder = args.next().ok_or("usage: firmware_payload FOLDER [f32|f16 [MODEL.safetensors]]")?;
+    let folder = args.next().ok_or("usage: firmware_payload FOLDER [f32|f16|i8 [MODEL.safetensors]]")?;
     fs::create_dir_all(&folder)?;
     let precision = match args.next().as_deref().and_then(Path::to_str) {
         None | Some("f32") => Precision::F32,
         Some("f16") => Precision::F16,
+        Some("i8") => Precision::I8,
         Some(other) => return Err(format!("no precision {other}").into()),
     };
     let model = match args.next() {

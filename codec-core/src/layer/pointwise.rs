@@ -140,7 +140,7 @@ impl AddLayer {
                 // Grid values are integers below 2^8, so the casts are exact.
                 let sum =
                     i64::from(*a as i32) * i64::from(f.multiply_src) + i64::from(*v as i32) * i64::from(f.multiply_dst);
-                *v = (((sum + half) >> f.shift) as i32).clamp(f.low, f.high) as f32;
+                *v = (((sum + half) >> f.shift) as i32).max(f.low).min(f.high) as f32;
             }
             return Ok(());
         }
