@@ -203,6 +203,72 @@ typedef uint32_t codec_nac_kind;
 #endif // __cplusplus
 
 /**
+ * How the weights of a model's networks are held.
+ */
+enum codec_precision
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * One that this library has no name for.
+     */
+    CODEC_PRECISION_OTHER = 0,
+    /**
+     * As they are stored: in 32 bits, and tensors of 16-bit floats as such.
+     */
+    CODEC_PRECISION_F32 = 1,
+    /**
+     * In 16-bit floats.
+     */
+    CODEC_PRECISION_F16 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum codec_precision codec_precision;
+#else
+typedef uint32_t codec_precision;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What an encoder or a decoder works on at once, and so when it gives something, and what it keeps of a signal.
+ */
+enum codec_unit
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * There is none.
+     */
+    CODEC_UNIT_NONE = 0,
+    /**
+     * Pieces of any size: it streams, in constant memory.
+     */
+    CODEC_UNIT_STEP = 1,
+    /**
+     * Segments of a fixed length that overlap, each with a scale.
+     */
+    CODEC_UNIT_SEGMENT = 2,
+    /**
+     * Windows of a fixed length that overlap, whose codes join into one stream.
+     */
+    CODEC_UNIT_WINDOW = 3,
+    /**
+     * The whole signal: everything comes at the end, and memory grows with the signal.
+     */
+    CODEC_UNIT_SIGNAL = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum codec_unit codec_unit;
+#else
+typedef uint32_t codec_unit;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * Where a codec_seek counts from; the numbers are those of SEEK_SET, SEEK_CUR and SEEK_END on all usual systems.
  */
 enum codec_whence
@@ -265,9 +331,14 @@ typedef struct codec_decoder_options {
      */
     size_t struct_size;
     /**
-     * Codes a frame; 0: all that the model has.
+     * Codes a frame; 0: all that the model has, from `first_codebook` on.
      */
     uint32_t codebooks;
+    /**
+     * The model's codebook of the first code, as codec_nac_info has it; 0: the model's first. A codebook whose codes come several
+     * times in a frame counts once.
+     */
+    uint32_t first_codebook;
     /**
      * Threads to compute with; 0: the calling one. Results do not depend on it.
      */
@@ -277,11 +348,21 @@ typedef struct codec_decoder_options {
      */
     uint32_t step_frames;
     /**
+     * 1: `noise_seed` is the seed of the noise that the decoder adds, for models that add some (SNAC), else
+     * CODEC_ERROR_UNSUPPORTED; 0: the model's own, which in imported models is no noise.
+     */
+    uint32_t has_noise_seed;
+    /**
      * 0.
      */
     uint32_t reserved;
     /**
-     * Bytes that the signal may take beside the model; 0: 4 GiB.
+     * The same seed and codes give the same samples.
+     */
+    uint64_t noise_seed;
+    /**
+     * Bytes that the signal may take beside the model; 0: 4 GiB, and for codec_decoder_init, whose memory is the caller's, no
+     * limit.
      */
     uint64_t max_memory;
 } codec_decoder_options;
@@ -295,9 +376,14 @@ typedef struct codec_encoder_options {
      */
     size_t struct_size;
     /**
-     * Codes a frame; 0: all that the model has.
+     * Codes a frame; 0: all that the model has, from `first_codebook` on.
      */
     uint32_t codebooks;
+    /**
+     * The model's codebook of the first code that is given out; 0: the model's first. A codebook whose codes come several times
+     * in a frame counts once.
+     */
+    uint32_t first_codebook;
     /**
      * Width of the codebook search over residual stages, at most 64; 0 or 1: the greedy search of the published systems.
      */
@@ -315,11 +401,8 @@ typedef struct codec_encoder_options {
      */
     uint32_t step_frames;
     /**
-     * 0.
-     */
-    uint32_t reserved;
-    /**
-     * Bytes that the signal may take beside the model; 0: 4 GiB.
+     * Bytes that the signal may take beside the model; 0: 4 GiB, and for codec_encoder_init, whose memory is the caller's, no
+     * limit.
      */
     uint64_t max_memory;
 } codec_encoder_options;
@@ -382,6 +465,22 @@ typedef struct codec_model_info {
      * What names the model in .nac files.
      */
     uint8_t fingerprint[16];
+    /**
+     * A codec_unit: how the encoder takes a signal. Of CODEC_UNIT_STEP, codec_encoder_init takes the model.
+     */
+    uint32_t encoder_unit;
+    /**
+     * A codec_unit: how the decoder takes a signal. Of CODEC_UNIT_STEP, codec_decoder_init takes the model.
+     */
+    uint32_t decoder_unit;
+    /**
+     * A codec_precision.
+     */
+    uint32_t precision;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } codec_model_info;
 
 /**
@@ -482,9 +581,9 @@ typedef struct codec_nac_info {
      */
     uint32_t segmented;
     /**
-     * 0.
+     * The model's codebook of the first code of a frame: what `first_codebook` of a decoder's options must be.
      */
-    uint32_t reserved;
+    uint32_t first_codebook;
     /**
      * The model that made the codes.
      */
@@ -535,13 +634,21 @@ typedef struct codec_nac_writer_options {
      */
     size_t struct_size;
     /**
-     * Codes a frame; 0: all that the model has.
+     * Codes a frame; 0: all that the model has, from `first_codebook` on.
      */
     uint32_t codebooks;
+    /**
+     * The model's codebook of the first code, as in the options of the encoder; 0: the model's first.
+     */
+    uint32_t first_codebook;
     /**
      * Frames of a chunk, at most 65535; 0: about two seconds. A chunk is what is lost by one damaged byte.
      */
     uint32_t chunk_frames;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
     /**
      * Exact samples a channel, if they are known before the first frame; else 0. They go into the header.
      */
@@ -746,7 +853,7 @@ codec_status codec_model_destroy(struct codec_model *model);
 const char *codec_model_name(const struct codec_model *model);
 
 /**
- * Rates, sizes and what the model can do. The first call plans the decoder or the encoder, which packs its weights.
+ * Rates, sizes and what the model can do. The first call plans encoder and decoder, which packs their weights.
  */
 codec_status codec_model_get_info(const struct codec_model *model,
                                   struct codec_model_info *info);
@@ -814,9 +921,11 @@ const char *codec_nac_reader_error(const struct codec_nac_reader *reader);
 codec_status codec_nac_reader_get_info(struct codec_nac_reader *reader, struct codec_nac_info *info);
 
 /**
- * Whether the model made this file: CODEC_OK or CODEC_ERROR_WRONG_MODEL.
+ * Whether the model made this file: CODEC_OK or CODEC_ERROR_WRONG_MODEL. A decoder of the model decodes it if `codebooks` and
+ * `first_codebook` of its options are those of codec_nac_info.
  */
-codec_status codec_nac_reader_check_model(struct codec_nac_reader *reader, const struct codec_model *model);
+codec_status codec_nac_reader_check_model(struct codec_nac_reader *reader,
+                                          const struct codec_model *model);
 
 /**
  * The next item. After CODEC_ERROR_FORMAT or CODEC_ERROR_IO the file cannot be read on.
@@ -892,9 +1001,11 @@ codec_status codec_nac_writer_lost(struct codec_nac_writer *writer, uint32_t fra
 codec_status codec_nac_writer_flush(struct codec_nac_writer *writer);
 
 /**
- * Ends the file. `samples` is the exact number a channel of the signal that was encoded, or CODEC_UNKNOWN.
+ * Ends the file. `samples` is the exact number a channel of the signal that was encoded, or CODEC_UNKNOWN. If the options stated
+ * another number, it is CODEC_ERROR_ARGUMENT, and the file is not ended.
  */
-codec_status codec_nac_writer_finish(struct codec_nac_writer *writer, uint64_t samples);
+codec_status codec_nac_writer_finish(struct codec_nac_writer *writer,
+                                     uint64_t samples);
 
 /**
  * The bytes of a finished file of codec_nac_writer_create_memory. They belong to the writer and stay until it is destroyed.

@@ -335,7 +335,7 @@ impl Encode for View<'_, pipeline::Encoder> {
         loop {
             let (now, later) = rest.split_at(step.min(rest.len()));
             rest = later;
-            let most = self.plan.max_frames(now.len() / self.block.channels.max(1));
+            let most = self.block.most(now.len() / self.block.channels.max(1));
             let room = codes.zeroed(written * self.block.codebooks, most.saturating_mul(self.block.codebooks));
             written += self.plan.step_in(compute(), self.state, now, finish, room)?;
             if rest.is_empty() {

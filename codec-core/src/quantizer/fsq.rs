@@ -66,7 +66,10 @@ impl Fsq {
                         let levels = row.iter_mut().zip(table).map(|(x, p)| {
                             let scale = scale(p[0], stage);
                             let steps = p[0] - 1.0;
-                            // Not `clamp`, whose panic would bring formatting of floats into a firmware.
+                            #[expect(
+                                clippy::manual_clamp,
+                                reason = "its panic brings the formatting of floats into firmware"
+                            )]
                             let z = (*x / scale).max(-1.0).min(1.0);
                             let level = libm::floorf(steps * (z + 1.0) / 2.0 + 0.5);
                             *x -= symmetric(level, p[0]) * scale;
