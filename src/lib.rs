@@ -26,3 +26,4 @@ pub use error::Error;
 pub use image_file::{ImageFileError, PackOptions, PackParts};
 pub use model::{Bitrate, Model, ModelInfo, NetworkInfo, Options};
 pub use stream::{Decoder, Encoder};
+pub use threads::MOST_THREADS;

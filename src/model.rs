@@ -13,7 +13,7 @@ use codec_core::{
     pipeline::{self, ChainPlan},
     quantizer::Quantizer,
     spec::{CodecSpec, Framing},
-    weights::Precision,
+    weights::{Dtype, Precision},
 };
 use serde::Serialize;
 
@@ -114,7 +114,14 @@ impl Model {
 
     /// How the weights of the networks are held.
     pub fn precision(&self) -> Precision {
-        self.precision
+        match &self.source {
+            Source::File(file)
+                if self.precision == Precision::F32 && file.tensors().any(|(_, t)| t.dtype == Dtype::F16) =>
+            {
+                Precision::F16
+            }
+            _ => self.precision,
+        }
     }
 
     /// Whether this is a deploy image.
@@ -351,7 +358,7 @@ impl Model {
             codebook_sizes: quantizer.sizes().to_vec(),
             bitrates: self.bitrates()?,
             streamable,
-            precision: self.precision,
+            precision: self.precision(),
             delay_samples: streamable.then_some(samples),
             delay_ms: streamable.then(|| samples / f64::from(spec.sample_rate) * 1000.0),
             encoder,

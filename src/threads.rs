@@ -5,6 +5,9 @@ use rayon::prelude::*;
 
 use crate::Error;
 
+/// The most threads for one signal; more have no work and stall a machine.
+pub const MOST_THREADS: usize = 1024;
+
 /// An instruction set and a number of threads to compute with.
 #[derive(Debug)]
 pub struct Threads {
@@ -35,6 +38,9 @@ impl Threads {
             return Err(Error::Isa(isa));
         }
         let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
+        if count > MOST_THREADS {
+            return Err(Error::Threads(format!("{count} are asked for, and {MOST_THREADS} are the most")));
+        }
         let pool = match count {
             1 => None,
             n => Some(

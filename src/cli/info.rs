@@ -45,6 +45,7 @@ fn model(path: &Path, verify: bool) -> Result<Value, Failure> {
     let failed = |e: Error| {
         let help = "if it is a published checkpoint, `codec import` makes a model file of it";
         match e {
+            Error::Image(_) => Failure::new(e, "copy the image again, or pack the model again with `codec pack`"),
             // These do not know of the file.
             Error::Build(_) | Error::Run(_) => Failure::new(format_args!("{}: {e}", path.display()), help),
             e => Failure::new(e, help),

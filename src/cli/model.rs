@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use codec::{Bitrate, Model, Options};
+use codec::{Bitrate, MOST_THREADS, Model, Options};
 
 use super::{Failure, Global};
 
@@ -16,7 +16,7 @@ pub struct ModelArgs {
     #[arg(long, short, env = "CODEC_MODEL", value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Threads to compute with; 0: as many as the machine has
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=MOST_THREADS as u64))]
     pub threads: usize,
     /// Most memory, in MiB, that one signal may take beside the model
     #[arg(long, default_value_t = 4096, value_name = "MIB")]

@@ -52,6 +52,10 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     if args.output.is_none() && args.rust.is_none() && args.c.is_none() {
         return Err(Failure::usage("nothing to write", "give -o IMAGE.bin, --rust FILE.rs or --c FILE.c"));
     }
+    let names: Vec<&PathBuf> = [&args.output, &args.rust, &args.c].into_iter().flatten().collect();
+    if (1..names.len()).any(|i| names[..i].contains(&names[i])) {
+        return Err(Failure::usage("two outputs have the same name", "give each a file of its own"));
+    }
     let outputs = [(&args.output, Form::Image), (&args.rust, Form::Rust), (&args.c, Form::C)];
     let outputs = outputs.into_iter().filter_map(|(path, form)| path.as_ref().map(|p| (p, form)));
     let outputs: Vec<_> = outputs
@@ -69,18 +73,18 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
         _ => PackParts::All,
     };
     let image = model.pack(&PackOptions { parts, frames: args.frames }).map_err(|e| Failure::engine(&args.model, e))?;
-    for (path, form, output) in outputs {
-        let mut out = BufWriter::new(output.file()?);
-        form.write(&image, path, &mut out).and_then(|()| out.flush()).map_err(|e| Failure::write(path, &e))?;
-        drop(out);
-        output.commit()?;
-    }
     let mut comparisons = Vec::new();
     if !args.compare.is_empty() {
         let full = load()?;
         for path in &args.compare {
             comparisons.push(compare(&full, &model, path, global)?);
         }
+    }
+    for (path, form, output) in outputs {
+        let mut out = BufWriter::new(output.file()?);
+        form.write(&image, path, &mut out).and_then(|()| out.flush()).map_err(|e| Failure::write(path, &e))?;
+        drop(out);
+        output.commit()?;
     }
     // Words are smaller on a 32-bit machine, and so is the state.
     let frames = args.frames as usize;
@@ -139,7 +143,7 @@ fn compare(full: &Model, packed: &Model, path: &Path, global: &Global) -> Result
     let mut reader = AudioReader::open(path).map_err(audio)?;
     let info = reader.info();
     let (from, to) = ((info.sample_rate, info.channels), (spec.sample_rate, spec.channels as usize));
-    let mut conform = Conform::new(from, to, Allow { resample: true, downmix: true, upmix: true }).map_err(audio)?;
+    let mut conform = Conform::new(from, to, Allow { resample: false, downmix: false, upmix: false }).map_err(audio)?;
     let mut pcm = Vec::new();
     while let Some(block) = reader.next_block().map_err(audio)? {
         conform.push(block, &mut pcm);
@@ -198,12 +202,18 @@ impl Form {
             }
             Self::C => {
                 let name = format!("codec_{}", name(path).to_lowercase());
-                writeln!(out, "/* A model image, made by `codec pack`. */\n#include <stddef.h>\n")?;
+                // Words, for a compiler takes eight times as long over bytes. Images are whole words, and little-endian.
+                writeln!(
+                    out,
+                    "/* A model image, made by `codec pack`: {name}_len bytes, for little-endian machines. */"
+                )?;
+                writeln!(out, "#include <stddef.h>\n#include <stdint.h>\n")?;
                 writeln!(out, "const size_t {name}_len = {};", image.len())?;
-                write!(out, "_Alignas(64) const unsigned char {name}[{}] = {{", image.len())?;
-                for line in image.chunks(24) {
-                    write!(out, "\n    ")?;
-                    line.iter().try_for_each(|b| write!(out, "{b},"))?;
+                write!(out, "_Alignas(64) const uint64_t {name}[{}] = {{", image.len().div_ceil(8))?;
+                for (i, word) in image.chunks(8).enumerate() {
+                    let mut bytes = [0; 8];
+                    bytes[..word.len()].copy_from_slice(word);
+                    write!(out, "{}0x{:x}u,", if i % 8 == 0 { "\n    " } else { "" }, u64::from_le_bytes(bytes))?;
                 }
                 writeln!(out, "\n}};")
             }

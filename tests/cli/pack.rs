@@ -5,7 +5,9 @@ use crate::support::Bench;
 /// A C compiler's reading of the list of numbers, and Rust's of the escapes.
 fn listed(c: &str) -> Vec<u8> {
     let list = c.split_once('{').unwrap().1.split_once('}').unwrap().0;
-    list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(|n| n.parse().unwrap()).collect()
+    let words = list.split(',').map(str::trim).filter(|n| !n.is_empty());
+    let number = |n: &str| u64::from_str_radix(n.strip_prefix("0x").unwrap().strip_suffix('u').unwrap(), 16).unwrap();
+    words.flat_map(|n| number(n).to_le_bytes()).collect()
 }
 
 fn escaped(rust: &str) -> Vec<u8> {
@@ -51,6 +53,10 @@ fn an_image_without_an_encoder_says_so() {
 fn what_cannot_be_packed_or_read_is_an_error() {
     let bench = Bench::new();
     bench.codec(&["pack", "model.safetensors"]).fails(2, &["nothing to write"]);
+    bench.codec(&["pack", "model.safetensors", "-o", "a", "--c", "a"]).fails(2, &["same name"]);
+    bench.wav("fast.wav", 2 * crate::support::RATE, 1, &[0.1; 100]);
+    bench.codec(&["pack", "model.safetensors", "-o", "a", "--compare", "fast.wav"]).fails(1, &["fast.wav"]);
+    bench.assert_only(&["fast.wav"]);
     bench.codec(&["pack", "model.safetensors", "-o", "image.bin"]).ok();
     bench.codec(&["pack", "model.safetensors", "-o", "image.bin"]).fails(1, &["exists already"]);
     let mut image = std::fs::read(bench.path("image.bin")).unwrap();
