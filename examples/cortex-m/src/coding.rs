@@ -16,8 +16,8 @@ pub const CX: Compute<'static> = Compute { isa: Isa::Scalar, pool: None };
 
 /// Room for a stream's header and a chunk of two seconds.
 const BUFFER: usize = 4096;
-/// Codes of a frame, and samples of a step, at most.
-const MAX_CODES: usize = 64;
+/// Codes and samples of a step, at most.
+const MAX_CODES: usize = 256;
 #[cfg(feature = "encoder")]
 const MAX_SAMPLES: usize = 2048;
 
