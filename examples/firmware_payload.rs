@@ -56,9 +56,9 @@ fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     let rate = spec.sample_rate as f32;
     let pcm = signal((DECODED * rate) as usize, rate);
     let short = pcm.get(..(ENCODED * rate) as usize).unwrap_or(&pcm);
-    let (codes, _) = encode(&encoder, &pcm)?;
-    let (short_codes, codebooks) = encode(&encoder, short)?;
-    let samples = decode(&decoder, &codes)?;
+    let (codes, _, encoder_state) = encode(&encoder, &pcm)?;
+    let (short_codes, codebooks, _) = encode(&encoder, short)?;
+    let (samples, decoder_state) = decode(&decoder, &codes)?;
 
     let groups = CodeGroup::of(model.quantizer()?, 0, codebooks)?;
     let mut storage = vec![0; groups.len() * GROUP_LEN];
@@ -86,6 +86,8 @@ fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     fs::write(folder.join("pcm.s16"), bytemuck::cast_slice(&levels))?;
     fs::write(folder.join("codes.u16"), bytemuck::cast_slice(&short_codes))?;
     fs::write(folder.join("crc.u32"), crc.to_le_bytes())?;
+    // What this machine needs: one with shorter words needs no more.
+    fs::write(folder.join("state.u32"), u32::try_from(decoder_state.max(encoder_state))?.to_le_bytes())?;
     println!(
         "{}: decoder {} bytes, encoder {} bytes, {} frames of {codebooks} codes, CRC of {} samples {crc:08x}",
         spec.name,
@@ -118,8 +120,8 @@ fn aligned(bytes: &[u8]) -> Aligned {
 
 const CX: fn() -> Compute<'static> = || Compute { isa: Isa::detect(), pool: None };
 
-/// Codes, and how many a frame has.
-fn encode(image: &[u8], pcm: &[f32]) -> Result<(Vec<u16>, usize), Box<dyn Error>> {
+/// Codes, how many a frame has, and bytes of state.
+fn encode(image: &[u8], pcm: &[f32]) -> Result<(Vec<u16>, usize, usize), Box<dyn Error>> {
     let memory = aligned(image);
     let image = Image::open(&bytemuck::cast_slice(memory.as_ref())[..image.len()])?;
     let encoder = image.encoder()?;
@@ -134,11 +136,11 @@ fn encode(image: &[u8], pcm: &[f32]) -> Result<(Vec<u16>, usize), Box<dyn Error>
         let frames = encoder.step(CX(), state, piece, i + 1 == last, &mut room)?;
         codes.extend_from_slice(&room[..frames * image.codebooks()]);
     }
-    Ok((codes, image.codebooks()))
+    Ok((codes, image.codebooks(), encoder.state_bytes()))
 }
 
-/// Samples.
-fn decode(image: &[u8], codes: &[u16]) -> Result<Vec<f32>, Box<dyn Error>> {
+/// Samples, and bytes of state.
+fn decode(image: &[u8], codes: &[u16]) -> Result<(Vec<f32>, usize), Box<dyn Error>> {
     let memory = aligned(image);
     let image = Image::open(&bytemuck::cast_slice(memory.as_ref())[..image.len()])?;
     let decoder = image.decoder()?;
@@ -150,5 +152,5 @@ fn decode(image: &[u8], codes: &[u16]) -> Result<Vec<f32>, Box<dyn Error>> {
         samples.extend_from_slice(decoder.step(CX(), state, frame, false)?);
     }
     samples.extend_from_slice(decoder.step(CX(), state, &[], true)?);
-    Ok(samples)
+    Ok((samples, decoder.state_bytes()))
 }

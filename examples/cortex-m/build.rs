@@ -31,7 +31,10 @@ fn main() {
     let Some(payload) = env::var_os("CODEC_PAYLOAD").map(PathBuf::from) else {
         panic!("CODEC_PAYLOAD must name the folder that the example `firmware_payload` wrote");
     };
-    for name in ["decoder.bin", "encoder.bin", "stream.nac", "pcm.s16", "codes.u16", "crc.u32"] {
+    let decoder = ["decoder.bin", "stream.nac", "crc.u32", "state.u32"].as_slice();
+    let encoder = ["encoder.bin", "pcm.s16", "codes.u16"].as_slice();
+    let encoder = if env::var_os("CARGO_FEATURE_ENCODER").is_some() { encoder } else { &[] };
+    for name in decoder.iter().chain(encoder) {
         let from = payload.join(name);
         println!("cargo::rerun-if-changed={}", from.display());
         fs::copy(&from, out.join(name)).unwrap_or_else(|e| panic!("{}: {e}", from.display()));

@@ -1,28 +1,28 @@
 //! A stream from flash to samples, and samples from flash to codes.
 
+use core::fmt;
+
 use codec_core::{
     RunError,
     bitstream::{self, Event, Reader},
     image::{Image, ImageError},
+    kernel::{Compute, Isa},
 };
 use semihosting::println;
 
-use crate::{
-    counter::count,
-    kernels::{CX, Hundredths},
-    payload,
-};
+use crate::{counter::count, payload};
 
-/// State and scratch memory that a coder may take; one runs at a time.
-pub const MEMORY: usize = 96 << 10;
+pub const CX: Compute<'static> = Compute { isa: Isa::Scalar, pool: None };
+
 /// Room for a stream's header and a chunk of two seconds.
 const BUFFER: usize = 4096;
-/// Codes of a frame, and samples of a step, at most.
-const MAX_CODES: usize = 64;
+/// Codes and samples of a step, at most.
+const MAX_CODES: usize = 256;
+#[cfg(feature = "encoder")]
 const MAX_SAMPLES: usize = 2048;
 
 #[repr(C, align(64))]
-pub struct Memory(pub [u8; MEMORY]);
+pub struct Memory(pub [u8; payload::MEMORY]);
 
 /// What went wrong; without the details, whose texts would be a fifth of the program.
 pub struct Failure(pub &'static str);
@@ -52,6 +52,16 @@ impl From<bitstream::Error> for Failure {
 
 const ROOM: Failure = Failure("more codes in a frame, or samples in a step, than there is room for");
 const DIFFERS: Failure = Failure("not what the host makes of it");
+
+/// A ratio with two digits. Floating-point formatting would be a third of the program.
+pub struct Hundredths(pub u64, pub u64);
+
+impl fmt::Display for Hundredths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = (200 * self.0 + self.1) / (2 * self.1).max(1);
+        write!(f, "{}.{:02}", n / 100, n % 100)
+    }
+}
 
 /// Instructions of steps.
 #[derive(Default)]
@@ -127,6 +137,7 @@ pub fn decode(memory: &mut Memory) -> Result<(), Failure> {
 }
 
 /// Encodes the signal and compares the codes.
+#[cfg(feature = "encoder")]
 pub fn encode(memory: &mut Memory) -> Result<(), Failure> {
     let image = Image::open(payload::ENCODER)?;
     let encoder = image.encoder()?;

@@ -1,27 +1,16 @@
 //! The kernels by themselves: right to the last bit, and what they cost.
 
-use core::fmt;
-
-use codec_core::kernel::{self, Compute, Epilogue, Isa, Out, Panels, Pointwise, Rows, Start, Weights};
+use codec_core::kernel::{self, Epilogue, Out, Panels, Pointwise, Rows, Start, Weights};
 use semihosting::println;
 
-use crate::counter::count;
-
-pub const CX: Compute<'static> = Compute { isa: Isa::Scalar, pool: None };
+use crate::{
+    coding::{CX, Hundredths},
+    counter::count,
+};
 
 const DEPTH: usize = 192;
 const COLUMNS: usize = 64;
 const ROWS: usize = 4;
-
-/// A ratio with two digits. Floating-point formatting would be a third of the program.
-pub struct Hundredths(pub u64, pub u64);
-
-impl fmt::Display for Hundredths {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = (200 * self.0 + self.1) / (2 * self.1).max(1);
-        write!(f, "{}.{:02}", n / 100, n % 100)
-    }
-}
 
 /// Numbers in [-1, 1) that repeat (xorshift, Marsaglia 2003).
 fn noise(out: &mut [f32]) {

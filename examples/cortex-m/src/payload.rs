@@ -12,28 +12,36 @@ macro_rules! file {
 
 #[unsafe(link_section = ".model.decoder")]
 static DECODER_FILE: Aligned<[u8; file!("decoder.bin").len()]> = Aligned(*file!("decoder.bin"));
+#[cfg(feature = "encoder")]
 #[unsafe(link_section = ".model.encoder")]
 static ENCODER_FILE: Aligned<[u8; file!("encoder.bin").len()]> = Aligned(*file!("encoder.bin"));
 #[unsafe(link_section = ".model.stream")]
 static STREAM_FILE: [u8; file!("stream.nac").len()] = *file!("stream.nac");
+#[cfg(feature = "encoder")]
 #[unsafe(link_section = ".model.pcm")]
 static PCM_FILE: [u8; file!("pcm.s16").len()] = *file!("pcm.s16");
 
 /// A deploy image with a decoder.
 pub static DECODER: &[u8] = &DECODER_FILE.0;
 /// A deploy image with an encoder.
+#[cfg(feature = "encoder")]
 pub static ENCODER: &[u8] = &ENCODER_FILE.0;
 /// A stream for the decoder.
 pub static STREAM: &[u8] = &STREAM_FILE;
 /// CRC-32C of the samples that the host decodes from it, as little-endian f32.
 pub const STREAM_CRC: u32 = u32::from_le_bytes(*file!("crc.u32"));
 
+/// Bytes of state and scratch memory that suffice for both coders, one at a time.
+pub const MEMORY: usize = u32::from_le_bytes(*file!("state.u32")) as usize;
+
 /// A signal for the encoder.
+#[cfg(feature = "encoder")]
 pub fn pcm() -> impl ExactSizeIterator<Item = f32> {
     PCM_FILE.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0)
 }
 
 /// The codes that the host makes of it.
+#[cfg(feature = "encoder")]
 pub fn codes() -> impl ExactSizeIterator<Item = u16> {
     file!("codes.u16").chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
 }
