@@ -59,7 +59,9 @@ pub(crate) fn conv2d(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>, option
         let [h, w] = geometry.input;
         [
             wanted[0].then(|| tensor(adjoint(geometry, &g, &kernel, None), &[items, h, w, input], &lie.back)),
-            wanted[1].then(|| super::plain(weight_gradient(geometry, &signal, &g), &[output, input / options.groups, kh, kw])),
+            wanted[1].then(|| {
+                super::plain(weight_gradient(geometry, &signal, &g), &[output, input / options.groups, kh, kw])
+            }),
             wanted[2].then(|| super::plain(column_sums(&g, output), &[output])),
         ]
     }))
@@ -262,7 +264,8 @@ pub(crate) fn zeros_around(x: &Tensor<4>, [top, left]: [usize; 2], on_its_side: 
     let [items, channels, height, width] = x.dims();
     let operand = Operand::of(x)?;
     let lie = if on_its_side { ON_ITS_SIDE } else { UPRIGHT };
-    let (sizes, [top, left]) = if on_its_side { ([width, height], [left, top]) } else { ([height, width], [top, left]) };
+    let (sizes, [top, left]) =
+        if on_its_side { ([width, height], [left, top]) } else { ([height, width], [top, left]) };
     let around = |n: usize, side: usize| -> Sources {
         (0..n + 2 * side).map(|i| i.checked_sub(side).filter(|i| *i < n)).collect()
     };

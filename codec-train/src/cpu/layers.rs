@@ -260,7 +260,15 @@ pub(crate) fn mean_difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> O
     let mean = parts.iter().map(|p| f64::from(*p)).sum::<f64>() / count;
     Some(record([&a], plain(vec![mean as f32], &[1]), move |gradient, _| {
         let g = Elements(gradient.to_contiguous()).first().copied().unwrap_or_default() / count as f32;
-        let sign = |(x, y): (&f32, &f32)| if x > y { g } else if x < y { -g } else { 0.0 };
+        let sign = |(x, y): (&f32, &f32)| {
+            if x > y {
+                g
+            } else if x < y {
+                -g
+            } else {
+                0.0
+            }
+        };
         let x = x.iter().zip(&y[..]).map(sign).collect();
         [Some(like(x, &shape, &there, &back))]
     }))

@@ -20,7 +20,6 @@ use burn::{
     backend::{
         Autodiff, Flex,
         autodiff::{
-
             checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
             grads::Gradients,
             ops::{Backward, NodeGuard, Ops, OpsKind},

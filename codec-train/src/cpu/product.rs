@@ -1,7 +1,7 @@
 //! Convolutions of images without padding, channels last, as products of the engine's matrix kernel: the convolution, its
 //! adjoint, and the gradient of its weight. Weights are `[output, input / groups, height, width]`.
 
-use codec_core::kernel::{Compute, Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start, Weights, matmul, pack, panel_len};
+use codec_core::kernel::{Compute, Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start, Weights, matmul, panel_len};
 use rayon::prelude::*;
 
 use super::{all, alone};
@@ -117,12 +117,15 @@ pub(crate) fn correlate(geometry: Geometry, x: &[f32], weight: &[f32], bias: Opt
     let mut panels = vec![0.0; g.groups * kh * len];
     for (i, panel) in panels.chunks_exact_mut(len.max(1)).enumerate() {
         let (group, h) = (i / kh, i % kh);
-        pack(
-            s.cout,
-            depth,
-            |o, k| weight[(((group * s.cout + o) * s.cin + k % s.cin) * kh + h) * kw + k / s.cin],
-            panel,
-        );
+        for o in 0..s.cout {
+            let column = &mut panel[o / PANEL * PANEL * depth + o % PANEL..];
+            let weight = &weight[(group * s.cout + o) * s.cin * kh * kw..][..s.cin * kh * kw];
+            for (c, taps) in weight.chunks_exact(kh * kw).enumerate() {
+                for (w, weight) in taps[h * kw..][..kw].iter().enumerate() {
+                    column[(w * s.cin + c) * PANEL] = *weight;
+                }
+            }
+        }
     }
     let mut y = vec![0.0; g.items * s.rows * s.columns * s.output];
     each(g.items, &mut y, |cx, item, y| {
@@ -167,11 +170,16 @@ pub(crate) fn adjoint(geometry: Geometry, y: &[f32], weight: &[f32], bias: Optio
         for group in 0..g.groups {
             for h in 0..kh {
                 let mut panel = vec![0.0; panel_len(s.cin, depth)];
-                let of = |c: usize, k: usize| {
-                    let (tap, o) = (phase.first + k / s.cout * phase.step, group * s.cout + k % s.cout);
-                    weight[((o * s.cin + c) * kh + h) * kw + tap]
-                };
-                pack(s.cin, depth, of, &mut panel);
+                for tap in 0..phase.taps {
+                    let at = h * kw + phase.first + tap * phase.step;
+                    for o in 0..s.cout {
+                        let weight = &weight[(group * s.cout + o) * s.cin * kh * kw..][..s.cin * kh * kw];
+                        let row = (tap * s.cout + o) * PANEL;
+                        for (c, taps) in weight.chunks_exact(kh * kw).enumerate() {
+                            panel[c / PANEL * PANEL * depth + row + c % PANEL] = taps[at];
+                        }
+                    }
+                }
                 panels.push(panel);
             }
         }
@@ -270,14 +278,19 @@ pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f
         }
         sum
     };
-    let sums: Vec<Vec<f32>> =
-        if parts == 1 { vec![part(0)] } else { (0..parts).into_par_iter().map(part).collect() };
+    let sums: Vec<Vec<f32>> = if parts == 1 { vec![part(0)] } else { (0..parts).into_par_iter().map(part).collect() };
     let mut weight = vec![0.0; s.output * s.cin * kh * kw];
-    for (i, w) in weight.iter_mut().enumerate() {
-        let (o, c, tap) = (i / (s.cin * kh * kw), i / (kh * kw) % s.cin, i % (kh * kw));
-        let (group, o) = (o / s.cout, o % s.cout);
-        let at = ((group * kh * kw + tap) * s.cin + c) * s.cout + o;
-        *w = sums.iter().map(|sum| sum[at]).sum();
+    for sum in &sums {
+        let size = s.cout * s.cin * kh * kw;
+        for (weight, sum) in weight.chunks_exact_mut(size).zip(sum.chunks_exact(size)) {
+            for (o, weight) in weight.chunks_exact_mut(s.cin * kh * kw).enumerate() {
+                for (c, weight) in weight.chunks_exact_mut(kh * kw).enumerate() {
+                    for (tap, w) in weight.iter_mut().enumerate() {
+                        *w += sum[(tap * s.cin + c) * s.cout + o];
+                    }
+                }
+            }
+        }
     }
     weight
 }

@@ -198,7 +198,11 @@ pub(crate) fn synthesise(frames: &Frames, most: f32, weight: Vec<f32>, x: &Tenso
             let (mut frame, mut scratch) = (frames.forward.make_input_vec(), frames.forward.make_scratch_vec());
             let mut spectrum = frames.forward.make_output_vec();
             for (i, (x, z)) in x.chunks_exact_mut(channels).zip(spectra.chunks_exact(bins)).enumerate() {
-                frame.iter_mut().zip(&long[i * hop..]).zip(&frames.window).for_each(|((f, l), w)| *f = l * w / n as f32);
+                frame
+                    .iter_mut()
+                    .zip(&long[i * hop..])
+                    .zip(&frames.window)
+                    .for_each(|((f, l), w)| *f = l * w / n as f32);
                 let done = frames.forward.process_with_scratch(&mut frame, &mut spectrum, &mut scratch);
                 debug_assert!(done.is_ok());
                 let (logs, phases) = x.split_at_mut(bins);
@@ -276,7 +280,14 @@ pub(crate) struct MelTerms {
 }
 
 /// One resolution of the mel loss, the mean over signals `[signals, samples]`.
-pub(crate) fn mel(frames: &Frames, filters: &Filters, terms: MelTerms, samples: usize, fake: &[f32], real: &[f32]) -> Compared {
+pub(crate) fn mel(
+    frames: &Frames,
+    filters: &Filters,
+    terms: MelTerms,
+    samples: usize,
+    fake: &[f32],
+    real: &[f32],
+) -> Compared {
     let bins = frames.bins();
     let mels = filters.0.len();
     let values = (fake.len() / samples.max(1)) * frames.count(samples) * mels;
@@ -293,7 +304,9 @@ pub(crate) fn mel(frames: &Frames, filters: &Filters, terms: MelTerms, samples: 
             for ((slope, a), b) in slopes.iter_mut().zip(filters.apply(a)).zip(filters.apply(b)) {
                 let difference = a.max(terms.floor).log10() - b.max(terms.floor).log10();
                 value += f64::from(
-                    terms.log * difference.abs() + terms.linear * (a - b).abs() + terms.square * difference * difference,
+                    terms.log * difference.abs()
+                        + terms.linear * (a - b).abs()
+                        + terms.square * difference * difference,
                 );
                 let log = terms.log * sign(difference) + 2.0 * terms.square * difference;
                 let log = if a > terms.floor { log * std::f32::consts::LOG10_E / a } else { 0.0 };
@@ -312,7 +325,43 @@ pub(crate) fn mel(frames: &Frames, filters: &Filters, terms: MelTerms, samples: 
 }
 
 fn sign(x: f32) -> f32 {
-    if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 }
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+/// Share of the complex difference in [`compressed`].
+pub(crate) const COMPLEX_SHARE: f32 = 0.3;
+
+/// One resolution of the compressed loss: mean squares of differences of fourth roots of magnitudes, without and with phases.
+pub(crate) fn compressed(frames: &Frames, floor: f32, samples: usize, fake: &[f32], real: &[f32]) -> Compared {
+    let values = (fake.len() / samples.max(1)) * frames.count(samples) * frames.bins();
+    let each = 1.0 / values.max(1) as f32;
+    let one = |(fake, real): (&[f32], &[f32])| {
+        let mut spectra = frames.analyse(fake);
+        let mut value = 0.0;
+        for (z, b) in spectra.iter_mut().zip(frames.analyse(real)) {
+            // Squares of magnitudes, the roots, and what a value is multiplied by.
+            let (square_a, square_b) = (z.norm_sqr() + floor, b.norm_sqr() + floor);
+            let (root_a, root_b) = (square_a.sqrt().sqrt().sqrt(), square_b.sqrt().sqrt().sqrt());
+            let (by_a, by_b) = (root_a / square_a.sqrt(), root_b / square_b.sqrt());
+            let root = root_a - root_b;
+            let apart = *z * by_a - b * by_b;
+            value += f64::from((1.0 - COMPLEX_SHARE) * root * root + COMPLEX_SHARE * apart.norm_sqr());
+            let slope = apart * (2.0 * COMPLEX_SHARE * each);
+            let radial =
+                0.5 * (1.0 - COMPLEX_SHARE) * each * root * root_a - 0.75 * by_a * (slope.re * z.re + slope.im * z.im);
+            *z = slope * by_a + *z * (radial / square_a);
+        }
+        (value, frames.adjoint(&mut spectra, samples))
+    };
+    let parts: Vec<(f64, Vec<f32>)> = fake.par_chunks(samples).zip(real.par_chunks(samples)).map(one).collect();
+    let value = parts.iter().map(|(value, _)| value).sum::<f64>() * f64::from(each);
+    Compared { value, gradient: parts.into_iter().flat_map(|(_, gradient)| gradient).collect() }
 }
 
 /// One resolution of the STFT loss: spectral convergence plus the mean difference of logarithms.

@@ -1,21 +1,13 @@
 //! Against burn's own operations, and against finite differences.
 
-use burn::tensor::{
-    Device, Tensor, TensorData, activation,
-    module::conv_transpose1d,
-    ops::ConvTransposeOptions,
-};
+use burn::tensor::{Device, Tensor, TensorData, activation, module::conv_transpose1d, ops::ConvTransposeOptions};
 
 use super::{
     conv, layers,
     layers::Function,
     spectrum::{self, Compared, Filters, Frames, MelTerms, hann},
 };
-use crate::{
-    loss::Ends,
-    net::Random,
-    store::host,
-};
+use crate::{loss::Ends, net::Random, store::host};
 
 fn values(purpose: &str, count: usize) -> Vec<f32> {
     let mut random = Random::new(7, purpose, count as u64);
@@ -36,7 +28,10 @@ fn near(what: &str, a: &[f32], b: &[f32]) {
 }
 
 /// Values and gradients of a sum that weighs every element differently.
-fn graded<const D: usize, const E: usize>(y: Tensor<D>, leaves: [&dyn Fn(&burn::tensor::Gradients) -> Vec<f32>; E]) -> Vec<Vec<f32>> {
+fn graded<const D: usize, const E: usize>(
+    y: Tensor<D>,
+    leaves: [&dyn Fn(&burn::tensor::Gradients) -> Vec<f32>; E],
+) -> Vec<Vec<f32>> {
     let shape = y.dims();
     let weights = Tensor::from_data(TensorData::new(values("weights", shape.iter().product()), shape), &y.device());
     let out = host(y.clone());
@@ -66,7 +61,8 @@ fn defined(x: &Tensor<4>, w: &Tensor<4>, b: Option<&Tensor<1>>, options: conv::O
     let (x, w) = (host(x.clone()), host(w.clone()));
     let b = b.map_or(vec![0.0; output], |b| host(b.clone()));
     let g = values("weights", items * output * rows * columns);
-    let (mut y, mut gx, mut gw, mut gb) = (vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; output]);
+    let (mut y, mut gx, mut gw, mut gb) =
+        (vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()], vec![0.0; output]);
     for item in 0..items {
         for o in 0..output {
             for r in 0..rows {
@@ -119,9 +115,13 @@ fn convolutions_are_as_defined() {
 
 #[test]
 fn transposed_convolutions_are_burns() {
-    for [items, input, output, taps, stride, groups, rows] in
-        [[2, 5, 3, 4, 2, 1, 9], [1, 4, 8, 7, 3, 2, 11], [2, 6, 6, 2, 2, 1, 13], [1, 3, 2, 3, 5, 1, 8], [2, 4, 4, 8, 4, 4, 7]]
-    {
+    for [items, input, output, taps, stride, groups, rows] in [
+        [2, 5, 3, 4, 2, 1, 9],
+        [1, 4, 8, 7, 3, 2, 11],
+        [2, 6, 6, 2, 2, 1, 13],
+        [1, 3, 2, 3, 5, 1, 8],
+        [2, 4, 4, 8, 4, 4, 7],
+    ] {
         let (x, w, b) =
             (made("x", [items, input, rows]), made("w", [input, output / groups, taps]), made("b", [output]));
         let ours = conv::conv_transpose1d(&x, &w, Some(&b), stride, groups).unwrap();
@@ -239,6 +239,7 @@ fn gradients_of_spectral_losses_are_slopes() {
                 spectrum::mel(&frames, &filters, terms, 700, x, &real)
             });
         }
+        slope(&format!("compressed of {n}"), &|x| spectrum::compressed(&frames, 1e-6, 700, x, &real));
         slope(&format!("stft of {n}"), &|x| spectrum::stft(&frames, 1e-8, 1e-12, 700, x, &real));
     }
 }

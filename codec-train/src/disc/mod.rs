@@ -305,8 +305,7 @@ impl Discriminator {
             let mut x = view;
             for (i, l) in self.stack.iter().enumerate() {
                 let y = convolve(&format!("{}.{band}.{i}", self.name), l, vars, x)?;
-                x = pointwise(&y, Function::LeakyRelu(self.slope as f32))
-                    .unwrap_or_else(|| leaky_relu(y, self.slope));
+                x = pointwise(&y, Function::LeakyRelu(self.slope as f32)).unwrap_or_else(|| leaky_relu(y, self.slope));
                 features.push(x.clone());
             }
             ends.push(x);

@@ -11,7 +11,7 @@ use crate::cpu::layers::mean_difference;
 
 pub use adversarial::{AdversarialKind, FeatureNorm, Judged, discriminator_loss, feature_loss, generator_loss};
 pub use balancer::{Balanced, Balancer};
-pub use spectral::{Ends, MelLoss, MelScale, Spectrogram, StftLoss, StftScale};
+pub use spectral::{CompressedLoss, Ends, MelLoss, MelScale, Spectrogram, StftLoss, StftScale};
 
 /// Mean absolute difference.
 pub fn waveform_l1(fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {

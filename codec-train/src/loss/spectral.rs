@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu::{
     Operand,
-    spectrum::{self, Compared, Filters, Frames, MelTerms, hann, known},
+    spectrum::{self, COMPLEX_SHARE, Compared, Filters, Frames, MelTerms, hann, known},
 };
 
 /// Smallest power of a bin under a square root, whose slope at zero is infinite: for mel spectra, far below their floor.
@@ -255,6 +255,65 @@ pub struct StftScale {
     pub hop: usize,
     /// Samples in a window.
     pub window: usize,
+}
+
+/// Distance of complex spectra of several resolutions under a compression of their magnitudes to fourth roots: mean squares of
+/// the difference of magnitudes and, with a weight of 0.3 to 0.7, of that of complex values, the mean over resolutions (Ephrat
+/// et al. 2018; Braun & Tashev 2021, section 3). It is what teaches phases.
+#[derive(Clone, Debug)]
+pub struct CompressedLoss {
+    scales: Vec<Spectrogram>,
+}
+
+/// Smallest power of a bin before the root.
+const ROOT_POWER: f32 = 1e-6;
+
+impl CompressedLoss {
+    /// A loss at these resolutions.
+    pub fn new(scales: &[StftScale]) -> Self {
+        let scale = |s: &StftScale| {
+            Spectrogram::new(s.n_fft, s.hop, s.window, Ends::Centred, Spectrogram::unit_energy(s.window))
+        };
+        Self { scales: scales.iter().map(scale).collect() }
+    }
+
+    /// Windows of 256, 512 and 1024 samples, a quarter of one apart.
+    pub fn usual_scales() -> Vec<StftScale> {
+        [256, 512, 1024].map(|n| StftScale { n_fft: n, hop: n / 4, window: n }).to_vec()
+    }
+
+    /// The fewest samples that it can compare.
+    pub fn shortest(&self) -> usize {
+        self.scales.iter().map(Spectrogram::shortest).max().unwrap_or(1)
+    }
+
+    /// The distance.
+    pub fn forward(&self, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
+        let share = 1.0 / self.scales.len().max(1) as f64;
+        let quick = compared(&fake, &real, self.scales.len(), share, |i, samples, fake, real| {
+            spectrum::compressed(self.scales[i].frames(), ROOT_POWER, samples, fake, real)
+        });
+        if let Some(loss) = quick {
+            return loss;
+        }
+        let (fake, real) = (flat(fake), flat(real));
+        let terms = self.scales.iter().map(|spectrogram| {
+            let bins = spectrogram.bins();
+            // The root of the magnitude, real and imaginary parts.
+            let parts = |x: &Tensor<2>| {
+                let z = spectrogram.complex(x.clone());
+                let (re, im) = (z.clone().slice_dim(2, 0..bins), z.slice_dim(2, bins..2 * bins));
+                let magnitude = (re.clone().square() + im.clone().square()).add_scalar(ROOT_POWER).sqrt();
+                let root = magnitude.clone().sqrt().sqrt();
+                let by = root.clone() / magnitude;
+                [root, re * by.clone(), im * by]
+            };
+            let (a, b) = (parts(&fake), parts(&real));
+            let [root, re, im] = [0, 1, 2].map(|i| (a[i].clone() - b[i].clone()).square().mean());
+            root.mul_scalar(1.0 - COMPLEX_SHARE) + (re + im).mul_scalar(COMPLEX_SHARE)
+        });
+        terms.reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([1], &fake.device())).mul_scalar(share as f32)
+    }
 }
 
 /// Multi-resolution STFT loss: spectral convergence and mean absolute difference of natural logarithms of magnitudes, the mean
