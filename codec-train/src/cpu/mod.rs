@@ -9,6 +9,7 @@
 
 pub(crate) mod conv;
 pub(crate) mod layers;
+pub(crate) mod lstm;
 mod product;
 pub(crate) mod spectrum;
 #[cfg(test)]

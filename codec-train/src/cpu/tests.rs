@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData, activation, module::conv_transpose1d, ops::ConvTransposeOptions};
 
 use super::{
-    conv, layers,
+    conv, layers, lstm,
     layers::Function,
     spectrum::{self, Compared, Filters, Frames, MelTerms, hann},
 };
@@ -215,6 +215,31 @@ fn layers_are_burns() {
         graded((x.clone() - y.clone().detach()).abs().mean(), [&of(&x)]),
     );
     near("mean magnitude", &[layers::mean_magnitude(&laid).unwrap()], &host(x.abs().mean()));
+}
+
+#[test]
+fn recurrences_are_burns() {
+    let (items, hidden, rows) = (3, 5, 7);
+    let (x, w) = (made("x", [items, 4 * hidden, rows]), made("w", [4 * hidden, hidden]));
+    let mut state: Option<(Tensor<2>, Tensor<2>)> = None;
+    let mut states = Vec::new();
+    for t in 0..rows {
+        let mut row = x.clone().slice_dim(2, t..t + 1).reshape([items, 4 * hidden]);
+        if let Some((h, _)) = &state {
+            row = row + h.clone().matmul(w.clone().transpose());
+        }
+        let gate = |k: usize| row.clone().slice_dim(1, k * hidden..(k + 1) * hidden);
+        let new = activation::sigmoid(gate(0)) * gate(2).tanh();
+        let cell = match state {
+            Some((_, cell)) => activation::sigmoid(gate(1)) * cell + new,
+            None => new,
+        };
+        let h = activation::sigmoid(gate(3)) * cell.clone().tanh();
+        states.push(h.clone());
+        state = Some((h, cell));
+    }
+    let burns = graded(Tensor::stack::<3>(states, 2), [&of(&x), &of(&w)]);
+    same("lstm", graded(lstm::recur(&x, &w).unwrap(), [&of(&x), &of(&w)]), burns);
 }
 
 /// A loss's gradient along a direction against the loss at both sides.
