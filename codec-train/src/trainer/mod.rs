@@ -226,7 +226,8 @@ impl Trainer {
             let started = Instant::now();
             let batches =
                 (0..self.recipe.run.accumulate).map(|_| loader.take()).collect::<Result<Vec<_>, TrainError>>()?;
-            let report = self.take_step(&batches)?;
+            // On a thread of the pool, which then hands work to the others only.
+            let report = rayon::scope(|_| self.take_step(&batches))?;
             progress(&report, started.elapsed().as_secs_f64());
             let mut line = serde_json::to_string(&report).unwrap_or_default();
             line.push('\n');
