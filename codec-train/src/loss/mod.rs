@@ -7,7 +7,9 @@ mod spectral;
 
 use burn::tensor::Tensor;
 
-pub use adversarial::{AdversarialKind, FeatureNorm, Judged, discriminator_loss, feature_loss, generator_loss};
+pub use adversarial::{
+    AdversarialKind, FeatureNorm, Judged, discriminator_loss, feature_loss, feature_loss_in, generator_loss,
+};
 pub use balancer::{Balanced, Balancer};
 pub use spectral::{Ends, MelLoss, MelScale, Spectrogram, StftLoss, StftScale};
 
