@@ -157,7 +157,10 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one() {
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("in the way"), "").unwrap();
     let error = trainer.write_checkpoint().unwrap_err();
-    assert!(matches!(&error, TrainError::Checkpoint { reason, .. } if reason.contains("step-000000001.safetensors stands")), "{error}");
+    assert!(
+        matches!(&error, TrainError::Checkpoint { reason, .. } if reason.contains("step-000000001.safetensors stands")),
+        "{error}"
+    );
     // Nothing half written stays behind.
     assert_eq!(before(&checkpoints), names);
     fs::remove_dir_all(&taken).unwrap();

@@ -257,6 +257,12 @@ fn a_group_learns_as_one() {
         let rules = Rules { kmeans: 5, restart: 0.5, ..rules(Learning::Ema { decay: 0.7 }) };
         let (q, mut store) = made(&spec, rules);
         q.start(group, &mut store, latent(99, [6, 4, 16]), 1).unwrap();
+        // Entries that nothing is near to, to be revived on the way.
+        for name in ["q00.codebook", "q10.codebook"] {
+            let mut entries = host(store.tensor::<2>(name).unwrap());
+            entries[..6].fill(1000.0);
+            store.set(name, Tensor::from_floats(entries.as_slice(), &device::cpu()));
+        }
         let (mut all_revived, mut losses) = (Vec::new(), Vec::new());
         for step in 0..12 {
             let mut uses: Vec<BookUse> = Vec::new();
