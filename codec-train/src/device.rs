@@ -11,6 +11,11 @@ pub fn cpu() -> Device {
     Device::flex()
 }
 
+/// The name with `local`, as in `cuda:local`, replaced by which of the processes on this machine this is.
+pub fn of_process(name: &str, local_rank: usize) -> String {
+    name.strip_suffix(":local").map_or_else(|| name.to_owned(), |kind| format!("{kind}:{local_rank}"))
+}
+
 /// A device by name: `cpu`, `gpu`, `gpu:N`, `cuda`, `cuda:N`. A computation is tried on it, because some backends find out
 /// only then that there is no device.
 ///
@@ -47,6 +52,12 @@ pub fn open(name: &str) -> Result<Device, TrainError> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn processes_take_devices_of_their_own() {
+        assert_eq!(super::of_process("cuda:local", 3), "cuda:3");
+        assert_eq!(super::of_process("gpu:1", 3), "gpu:1");
+    }
+
     #[test]
     fn unknown_devices_are_errors_that_say_what_there_is() {
         for name in ["tpu", "cpu:x", "cpu:1", ""] {

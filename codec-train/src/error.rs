@@ -95,6 +95,15 @@ pub enum TrainError {
         /// Why it cannot be had.
         reason: String,
     },
+    /// Processes that cannot train together.
+    #[error("{0}")]
+    Group(String),
+    /// Another process of the group has failed, and says why.
+    #[error("process {rank} failed")]
+    Elsewhere {
+        /// Which.
+        rank: usize,
+    },
     /// A loss or gradient became NaN or infinite.
     #[error(
         "step {step}: `{what}` is {value}; the batch was cut from {}; {}",

@@ -11,6 +11,7 @@ pub mod data;
 pub mod device;
 pub mod disc;
 mod error;
+pub mod group;
 pub mod loss;
 mod model;
 pub mod net;

@@ -4,6 +4,7 @@ use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +14,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use codec_train::{
     TrainError, device,
+    group::{self, Group, together},
     recipe::Recipe,
     trainer::{Ended, StepReport, Trainer, export},
 };
@@ -30,7 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a recipe, or go on with a run
+    /// Run a recipe, or go on with a run; under `mpirun`, as many processes together, each with batches of the recipe's size
     Train {
         /// The recipe
         #[arg(value_name = "RECIPE.toml")]
@@ -41,7 +43,8 @@ enum Command {
         /// Folder of the run; if it has checkpoints, the run goes on from the last
         #[arg(long, value_name = "RUN")]
         out: PathBuf,
-        /// Where to compute: cpu, gpu, gpu:N, cuda, cuda:N, as far as they are built in
+        /// Where to compute: cpu, gpu, gpu:N, cuda, cuda:N, as far as they are built in; under mpirun gpu:local and cuda:local
+        /// give each process of a machine the device of its number
         #[arg(long, default_value = "cpu", value_name = "DEVICE")]
         device: String,
         /// Print nothing but errors
@@ -69,8 +72,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // On a thread of the pool: work that is handed out by any other thread wakes one up first, which takes longer than most of it.
+    rayon::scope(|_| run())
+}
+
+fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Train { recipe, data, out, device, quiet } => train(&recipe, &data, &out, &device, quiet),
+        Command::Train { recipe, data, out, device, quiet } => {
+            let group = match group::open() {
+                Ok(group) => group,
+                Err(e) => {
+                    eprintln!("error: {e}");
+                    return ExitCode::FAILURE;
+                }
+            };
+            let result = train(&group, &recipe, &data, &out, &device, quiet);
+            return result.unwrap_or_else(|e| failed(&*group, &e));
+        }
         Command::Export { run, output, license, source, force } => {
             if output.exists() && !force {
                 eprintln!("error: {} exists; --force replaces it", output.display());
@@ -88,20 +106,60 @@ fn main() -> ExitCode {
     })
 }
 
-fn train(recipe: &Path, data: &Path, out: &Path, device: &str, quiet: bool) -> Result<ExitCode, TrainError> {
+/// Says what went wrong, in the words of one process, and ends all.
+fn failed(group: &dyn Group, error: &TrainError) -> ExitCode {
+    let own = match error {
+        TrainError::Elsewhere { .. } => false,
+        // All have the same.
+        TrainError::NotFinite { .. } => group.rank() == 0,
+        _ => true,
+    };
+    if own {
+        match group.size() {
+            1 => eprintln!("error: {error}"),
+            size => eprintln!("error: process {} of {size}: {error}", group.rank()),
+        }
+        group.abort();
+    }
+    ExitCode::FAILURE
+}
+
+fn train(
+    group: &Rc<dyn Group>,
+    recipe: &Path,
+    data: &Path,
+    out: &Path,
+    device: &str,
+    quiet: bool,
+) -> Result<ExitCode, TrainError> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
+    let alone = group.size() == 1;
     // Without a handler Ctrl-C ends the program as ever, and the last checkpoint stands.
     let _ = ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
+        // Of several processes each is told by mpirun, also when another has died.
+        let again = asked.swap(true, Ordering::Relaxed);
+        if alone && again {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; again to stop at once");
+        if alone {
+            eprintln!("\nstopping after this step; again to stop at once");
+        }
     });
-    let mut trainer = Trainer::open(Recipe::load(recipe)?, recipe, data, out, &device::open(device)?)?;
+    let plan = together(&**group, Recipe::load(recipe))?;
+    let device = together(&**group, device::open(&device::of_process(device, group.local_rank())))?;
+    let mut trainer = Trainer::open_in(group.clone(), plan, recipe, data, out, &device)?;
+    let quiet = quiet || group.rank() > 0;
     let steps = trainer.recipe().run.steps;
     if !quiet {
         let corpus = trainer.corpus();
+        if !alone {
+            eprintln!(
+                "{} processes; batches of {} items together",
+                group.size(),
+                group.size() * trainer.recipe().data.batch
+            );
+        }
         eprintln!(
             "{} files, {:.2} h; {} parameters; step {} of {steps}",
             corpus.clips().len(),

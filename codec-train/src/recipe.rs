@@ -69,7 +69,7 @@ pub struct ModelRecipe {
 pub struct DataRecipe {
     /// Seconds of an item; rounded up to whole frames.
     pub segment: f64,
-    /// Items in a batch.
+    /// Items in a batch, of each process if there are several.
     pub batch: usize,
     /// Change the sample rate of files that have another.
     pub resample: bool,
@@ -113,8 +113,10 @@ pub struct QuantizerRecipe {
     pub decay: f32,
     /// How gradients pass the search.
     pub estimator: EstimatorKind,
-    /// Rounds of k-means on the first batch; 0 for none. A run that goes on from a model file has none.
+    /// Rounds of k-means on the latents of the first batches; 0 for none. A run that goes on from a model file has none.
     pub kmeans: usize,
+    /// Batches that k-means looks at; 0 for as many as give 16 rows for each entry of the largest codebook.
+    pub kmeans_batches: u64,
     /// An entry used less than this part of the average is dead and is placed anew; 0 for never.
     pub restart: f32,
     /// Share of the items that are coded with fewer codebooks, evenly among `choices`.
@@ -130,6 +132,7 @@ impl Default for QuantizerRecipe {
             decay: 0.99,
             estimator: EstimatorKind::StraightThrough,
             kmeans: 10,
+            kmeans_batches: 0,
             restart: 0.1,
             dropout: 0.0,
             choices: Vec::new(),
@@ -315,7 +318,7 @@ impl Recipe {
         ];
         let optimizers =
             [("optimizer.rate", &self.optimizer), ("discriminator_optimizer.rate", &self.discriminator_optimizer)];
-        let rules: [(bool, &'static str, &'static str); 19] = [
+        let rules: [(bool, &'static str, &'static str); 20] = [
             (sources != 1, "model", "needs one of `system`, `model` and `spec`"),
             (m.stages == Some(0), "model.stages", "must be at least 1"),
             (!(d.segment > 0.0 && d.segment <= 3600.0), "data.segment", "must be above 0 and at most 3600 seconds"),
@@ -327,6 +330,7 @@ impl Recipe {
                 "must be two numbers, the lower first, within ±120",
             ),
             (d.silence_db.is_nan(), "data.silence_db", "must be a number"),
+            (q.kmeans_batches > 65_536, "quantizer.kmeans_batches", "must be at most 65536"),
             (!(0.0..1.0).contains(&q.decay), "quantizer.decay", "must be at least 0 and below 1"),
             (!(0.0..1.0).contains(&q.restart), "quantizer.restart", "must be at least 0 and below 1"),
             (!(0.0..=1.0).contains(&q.dropout), "quantizer.dropout", "must be from 0 to 1"),
@@ -407,6 +411,7 @@ impl Recipe {
         let samples = (self.data.segment * f64::from(spec.sample_rate)).round() as usize;
         Cut {
             items: self.data.batch,
+            part: (0, 1),
             samples: samples.max(1).next_multiple_of(spec.hop.max(1) as usize),
             gain_db: self.data.gain_db,
             silence_db: self.data.silence_db,

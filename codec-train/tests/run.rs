@@ -1,137 +1,20 @@
 //! Whole runs: train, stop, go on, export, and run the model with the engine.
 
+mod bench;
+
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use bench::{Bench, RECIPE, SPEC};
+
 use codec::{Model, Options};
 use codec_train::{
-    Store, TrainError, device,
-    recipe::Recipe,
+    Store, TrainError,
     trainer::{Ended, StepReport, Trainer, export},
 };
-
-/// A codec that trains in moments: 8 kHz, a hop of 8, two codebooks.
-const SPEC: &str = r#"{
-    "version": 1, "name": "tiny", "sample_rate": 8000, "channels": 1, "hop": 8, "latent": 6,
-    "framing": {"type": "stream"}, "codebook_choices": [1, 2],
-    "encoder": [
-        {"type": "conv", "name": "e.in", "input": 1, "output": 8, "kernel": 7, "bias": true,
-         "padding": {"mode": "reflect", "left": 6, "right": 0}},
-        {"type": "activation", "function": "elu", "alpha": 1.0},
-        {"type": "conv", "name": "e.down", "input": 8, "output": 6, "kernel": 16, "stride": 8, "bias": true,
-         "padding": {"mode": "zero", "left": 8, "right": 0, "complete": true}},
-        {"type": "lstm", "name": "e.lstm", "input": 6, "hidden": 6, "layers": 1, "bidirectional": false, "skip": true}
-    ],
-    "quantizer": {"type": "residual", "stages": [
-        {"type": "vq", "name": "q.0", "size": 16, "dim": 6}, {"type": "vq", "name": "q.1", "size": 16, "dim": 6}]},
-    "decoder": [
-        {"type": "conv-transpose", "name": "d.up", "input": 6, "output": 8, "kernel": 16, "stride": 8, "bias": true,
-         "trim_left": 0, "trim_right": 8},
-        {"type": "activation", "function": "snake", "name": "d.snake"},
-        {"type": "conv", "name": "d.out", "input": 8, "output": 1, "kernel": 7, "bias": true,
-         "padding": {"mode": "zero", "left": 6, "right": 0}}
-    ]
-}"#;
-
-/// Everything that has a state of its own: weight norm, averages of codebooks and of weights, dropout, restarts, a balancer,
-/// discriminators that begin on the way, accumulation, schedules.
-const RECIPE: &str = r#"
-seed = 4
-[model]
-spec = "tiny.json"
-weight_norm = true
-[data]
-segment = 0.1
-batch = 3
-gain_db = [-6.0, 3.0]
-[quantizer]
-decay = 0.9
-restart = 0.3
-dropout = 0.5
-[loss]
-waveform_l1 = 0.1
-mel = 1.0
-mel_scales = [{ window = 64, hop = 16, mels = 8 }, { window = 256, hop = 64, mels = 16 }]
-stft = 0.5
-stft_scales = [{ n_fft = 128, hop = 30, window = 100 }]
-adversarial = 1.0
-features = 1.0
-balance = true
-[[discriminators]]
-type = "multi-stft"
-windows = [128]
-channels = 4
-[[discriminators]]
-type = "multi-period"
-periods = [3]
-channels = 2
-[[discriminators]]
-type = "multi-scale"
-scales = 2
-channels = 4
-[optimizer]
-rate = 2e-3
-clip = 5.0
-warmup = 3
-schedule = { type = "cosine", floor = 0.1 }
-[discriminator_optimizer]
-rate = 1e-3
-schedule = { type = "exponential", factor = 0.99 }
-[run]
-steps = 20
-accumulate = 2
-discriminator_start = 6
-average = 0.9
-checkpoint_every = 10
-validate_every = 10
-validation_items = 2
-"#;
-
-struct Bench {
-    folder: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("tiny.json"), SPEC).unwrap();
-        let data = folder.path().join("data");
-        fs::create_dir(&data).unwrap();
-        for file in 0..4 {
-            let spec = hound::WavSpec {
-                channels: 1,
-                sample_rate: 8000,
-                bits_per_sample: 16,
-                sample_format: hound::SampleFormat::Int,
-            };
-            let mut writer = hound::WavWriter::create(data.join(format!("{file}.wav")), spec).unwrap();
-            for i in 0..8000 {
-                let t = i as f32 / 8000.0;
-                let v = (t * 700.0 * (file + 1) as f32).sin() * 0.3 + (t * 5000.0 * (1.0 + t)).sin() * 0.2;
-                writer.write_sample((v * 32767.0) as i16).unwrap();
-            }
-            writer.finalize().unwrap();
-        }
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn recipe(&self, change: impl Fn(String) -> String) -> Recipe {
-        let path = self.path("recipe.toml");
-        fs::write(&path, change(RECIPE.to_owned())).unwrap();
-        Recipe::load(&path).unwrap()
-    }
-
-    fn open(&self, recipe: &Recipe, run: &str) -> Result<Trainer, TrainError> {
-        Trainer::open(recipe.clone(), &self.path("recipe.toml"), &self.path("data"), &self.path(run), &device::cpu())
-    }
-}
 
 fn go(trainer: &mut Trainer) -> Vec<StepReport> {
     let mut reports = Vec::new();
@@ -273,11 +156,123 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one() {
     fs::rename(&taken, &kept).unwrap();
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("in the way"), "").unwrap();
-    assert!(matches!(trainer.write_checkpoint().unwrap_err(), TrainError::Io { .. }));
+    let error = trainer.write_checkpoint().unwrap_err();
+    assert!(
+        matches!(&error, TrainError::Checkpoint { reason, .. } if reason.contains("step-000000001.safetensors stands")),
+        "{error}"
+    );
     // Nothing half written stays behind.
     assert_eq!(before(&checkpoints), names);
     fs::remove_dir_all(&taken).unwrap();
     assert_eq!(bench.open(&recipe, "run").unwrap().step(), 1);
+}
+
+/// A disk that is full in the middle of a checkpoint, by a limit on the size of files that the program may write.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_checkpoint_before() {
+    let bench = Bench::new();
+    let run = bench.path("run");
+    let train = |steps: usize, blocks: &str| {
+        bench.recipe(|r| {
+            let r = r
+                .replace("steps = 20", &format!("steps = {steps}"))
+                .replace("validate_every = 10", "validate_every = 0");
+            r.replace("checkpoint_every = 10", "checkpoint_every = 1")
+        });
+        let mut shell = assert_cmd::Command::new("bash");
+        // The signal of such a limit would end the program; a full disk sends none.
+        shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
+        shell.arg(assert_cmd::cargo::cargo_bin("codec-train")).arg("train").arg(bench.path("recipe.toml"));
+        shell.arg("--data").arg(bench.path("data")).arg("--out").arg(&run).arg("--quiet").assert()
+    };
+    train(1, "unlimited").success();
+    let first = run.join("checkpoints/step-000000001.safetensors");
+    let before = fs::read(&first).unwrap();
+    // Blocks of 1024 bytes.
+    assert!(before.len() > 16 * 1024);
+    let output = train(3, "8").code(1).get_output().stderr.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.contains("step-000000002") && text.contains("step-000000001.safetensors stands"), "{text}");
+    assert_eq!(fs::read_dir(run.join("checkpoints")).unwrap().count(), 1, "nothing half written stays behind");
+    assert!(fs::read(&first).unwrap() == before);
+    train(3, "unlimited").success();
+    assert!(run.join("checkpoints/step-000000003.safetensors").exists());
+}
+
+/// Batches of one item have too few rows for the codebooks; k-means looks at as many batches as it needs.
+#[test]
+fn a_start_by_kmeans_uses_all_entries() {
+    let bench = Bench::new();
+    let spec = SPEC.replace("\"size\": 16", "\"size\": 128");
+    fs::write(bench.path("tiny.json"), spec).unwrap();
+    let used = |batches: u64, run: &str| {
+        let recipe = bench.recipe(|r| {
+            // The step changes next to nothing.
+            let r = r
+                .replace("batch = 3", "batch = 1")
+                .replace("steps = 20", "steps = 1")
+                .replace("rate = ", "rate = 1e-9 # ");
+            let r = r.replace("decay = 0.9\n", &format!("decay = 0.9999\nkmeans_batches = {batches}\n"));
+            r.replace("restart = 0.3", "restart = 0.0").replace("average = 0.9\n", "")
+        });
+        let mut trainer = bench.open(&recipe, run).unwrap();
+        go(&mut trainer);
+        let path = bench.path("model.safetensors");
+        trainer.export(&path).unwrap();
+        let model = Model::load(&path).unwrap();
+        let mut used = [[false; 128]; 2];
+        for file in 0..4 {
+            let mut reader = hound::WavReader::open(bench.path(&format!("data/{file}.wav"))).unwrap();
+            let pcm: Vec<f32> = reader.samples::<i16>().map(|v| f32::from(v.unwrap()) / 32768.0).collect();
+            let codes = model.encode(&pcm, &Options::default()).unwrap();
+            for frame in codes.data.chunks(2) {
+                frame.iter().zip(&mut used).for_each(|(code, book)| book[usize::from(*code)] = true);
+            }
+        }
+        used.map(|book| book.iter().filter(|u| **u).count())
+    };
+    let (one, enough) = (used(1, "one"), used(0, "enough"));
+    assert!(enough.iter().all(|n| *n >= 120), "{enough:?} of 128 entries are used");
+    assert!(one[0] + one[1] < enough[0] + enough[1], "{one:?} with one batch, {enough:?}");
+    assert_eq!(used(0, "again"), enough);
+}
+
+/// What is left out is counted, and what is wrong is said before anything is computed.
+#[test]
+fn the_program_says_what_is_wrong() {
+    let bench = Bench::new();
+    bench.recipe(|r| r.replace("steps = 20", "steps = 1"));
+    let train = |extra: &[&str], data: &str| {
+        let mut program = assert_cmd::Command::cargo_bin("codec-train").unwrap();
+        program.arg("train").arg(bench.path("recipe.toml")).arg("--data").arg(bench.path(data)).arg("--out");
+        program.arg(bench.path("run")).args(extra).assert()
+    };
+    let said = |assert: assert_cmd::assert::Assert| String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+    fs::create_dir(bench.path("empty")).unwrap();
+    let text = said(train(&[], "empty").code(1));
+    assert!(text.contains("no wav or flac files"), "{text}");
+    let text = said(train(&["--device", "gpu:99"], "data").code(1));
+    assert!(text.contains("gpu:99"), "{text}");
+    fs::write(bench.path("data/broken.flac"), b"fLaC").unwrap();
+    let spec = hound::WavReader::open(bench.path("data/0.wav")).unwrap().spec();
+    let mut short = hound::WavWriter::create(bench.path("data/short.wav"), spec).unwrap();
+    (0..100).for_each(|i| short.write_sample(i as i16).unwrap());
+    short.finalize().unwrap();
+    let text = said(train(&[], "data").success());
+    assert!(
+        text.contains("4 files") && text.contains("1 files are too short") && text.contains("broken.flac"),
+        "{text}"
+    );
+    // A model file, and a recipe that wants what it has not.
+    let mut export = assert_cmd::Command::cargo_bin("codec-train").unwrap();
+    export.arg("export").arg(bench.path("run")).arg("-o").arg(bench.path("model.safetensors")).assert().success();
+    bench.recipe(|r| r.replace("spec = \"tiny.json\"", "model = \"model.safetensors\"\nstages = 9"));
+    let text = said(train(&[], "data").code(1));
+    assert!(text.contains("recipe.toml") && text.contains("`model.stages` is 9"), "{text}");
+    bench.recipe(|r| r.replace("dropout = 0.5", "dropout = 0.5\nchoices = [1, 5]"));
+    let text = said(train(&[], "data").code(1));
+    assert!(text.contains("`quantizer.choices` has 5"), "{text}");
 }
 
 #[test]

@@ -101,8 +101,8 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args, &global),
         Command::Import(args) => import::run(args, &global),
         Command::Pack(args) => pack::run(&args, &global),
-        Command::Train(args) => train::run("train", args),
-        Command::Export(args) => train::run("export", args),
+        Command::Train(args) => train::run("train", args, &global),
+        Command::Export(args) => train::run("export", args, &global),
         Command::Completions(args) => completions::run(&args),
     };
     match result {

@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use super::Failure;
+use super::{Failure, Global};
 
 const PROGRAM: &str = "codec-train";
 
@@ -19,15 +19,26 @@ pub struct Args {
 }
 
 /// Starts `codec-train COMMAND ARGUMENTS…`: the one beside this program, or the first on the path.
-pub fn run(command: &str, args: Args) -> Result<ExitCode, Failure> {
+pub fn run(command: &str, args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let name = format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(&name)).filter(|path| path.is_file());
     let program = beside.unwrap_or_else(|| PathBuf::from(name));
     let mut child = Command::new(&program);
-    child.arg(command).args(args.arguments);
+    child.arg(command);
+    // Given before the first argument it was taken for this program's own.
+    if global.quiet && command == "train" && !args.arguments.iter().any(|a| a == "--quiet" || a == "-q") {
+        child.arg("--quiet");
+    }
+    child.args(args.arguments);
     let missing = |e: std::io::Error| {
-        let how = "build it with `cargo install --path codec-train`, and put it beside `codec` or on the path";
-        Failure::new(format_args!("cannot start {}: {e}", program.display()), how)
+        if e.kind() == std::io::ErrorKind::NotFound {
+            let what = format_args!("`codec {command}` needs the program `{PROGRAM}`, which is not installed").to_string();
+            let how = "`cargo install --path codec-train` in the sources of codec builds it (rustc 1.95 or newer, a quarter of an \
+                       hour; with `--features wgpu`, `cuda` or `mpi` for GPUs and several processes); it is looked for beside \
+                       `codec` and on the path";
+            return Failure::new(what, how);
+        }
+        Failure::new(format_args!("cannot start {}: {e}", program.display()), "check that it can be executed")
     };
     // On Ctrl-C the trainer has a checkpoint to write, so nobody stands between it and the terminal.
     #[cfg(unix)]

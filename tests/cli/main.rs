@@ -12,3 +12,5 @@ mod salvage;
 mod shapes;
 mod support;
 mod tokens_in;
+#[cfg(unix)]
+mod train;

@@ -17,8 +17,10 @@ use crate::{TrainError, net::Random};
 /// How items are cut out of a corpus.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cut {
-    /// Items in a batch.
+    /// Items in this process's part of a batch.
     pub items: usize,
+    /// Which part that is, and of how many: part `r` of `n` has the items from `r * items` on, of `n * items` in all.
+    pub part: (usize, usize),
     /// Samples (a channel) of an item.
     pub samples: usize,
     /// Gain in decibels, uniform between these; less where a sample would pass full scale.
@@ -44,7 +46,7 @@ pub struct Batch {
 const TRIES: usize = 16;
 
 impl Cut {
-    /// Batch `index` of a corpus.
+    /// Batch `index` of a corpus, or this process's part of it. An item depends on its number among all items alone.
     ///
     /// # Errors
     /// No file could be decoded in many tries.
@@ -52,7 +54,9 @@ impl Cut {
         let channels = corpus.fit().channels;
         let mut batch = Batch { index, data: Vec::new(), files: Vec::new() };
         for item in 0..self.items {
-            let number = index.wrapping_mul(self.items as u64).wrapping_add(item as u64);
+            let (rank, parts) = self.part;
+            let batches = index.wrapping_mul(parts as u64).wrapping_add(rank as u64);
+            let number = batches.wrapping_mul(self.items as u64).wrapping_add(item as u64);
             let mut random = Random::new(self.seed, "cut", number);
             let (clip, mut cut) = self.cut(corpus, &mut random)?;
             let [low, high] = self.gain_db;

@@ -25,7 +25,7 @@ fn ramp(file: usize, n: usize) -> Vec<f32> {
 }
 
 fn cut(items: usize, samples: usize) -> Cut {
-    Cut { items, samples, gain_db: [0.0, 0.0], silence_db: -60.0, seed: 3 }
+    Cut { items, part: (0, 1), samples, gain_db: [0.0, 0.0], silence_db: -60.0, seed: 3 }
 }
 
 #[test]
@@ -113,6 +113,32 @@ fn batches_come_in_order_and_do_not_depend_on_threads_or_start() {
     assert_eq!(all, take(0, 4, 20));
     assert_eq!(all[12..], take(12, 3, 8));
     assert!(all.iter().enumerate().all(|(i, b)| b.index == i as u64 && b.data.len() == 2400));
+}
+
+/// The parts of several processes are the whole batch, item by item, and no item is in two of them.
+#[test]
+fn parts_make_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    for i in 0..3 {
+        wav(&folder.path().join(format!("{i}.wav")), 8000, &ramp(i, 4000));
+    }
+    let corpus = Corpus::open(folder.path(), FIT, 100, 1 << 20).unwrap();
+    for parts in [2, 3] {
+        let mut seen = Vec::new();
+        for index in 0..10 {
+            let whole = cut(2 * parts, 100).batch(&corpus, index).unwrap();
+            let split = (0..parts).map(|r| Cut { part: (r, parts), ..cut(2, 100) }.batch(&corpus, index).unwrap());
+            let split: Vec<Batch> = split.collect();
+            assert_eq!(split.iter().flat_map(|b| b.data.clone()).collect::<Vec<_>>(), whole.data);
+            assert_eq!(split.iter().flat_map(|b| b.files.clone()).collect::<Vec<_>>(), whole.files);
+            seen.extend(whole.data.chunks(100).map(|item| item[0].to_bits()));
+        }
+        let items = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        // Of 12000 places the same may come up again by chance.
+        assert!(seen.len() + 2 >= items, "{} different items of {items}", seen.len());
+    }
 }
 
 #[test]

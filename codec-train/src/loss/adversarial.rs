@@ -3,7 +3,10 @@
 use burn::tensor::{Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::layers::{mean_difference, mean_magnitude};
+use crate::{
+    cpu::layers::{mean_difference, mean_magnitude},
+    group::{Alone, Group},
+};
 
 /// What a discriminator says of a signal.
 #[derive(Clone, Debug)]
@@ -61,16 +64,32 @@ pub fn generator_loss(kind: AdversarialKind, fake: &[Judged]) -> Option<Tensor<1
 
 /// Difference of features, the mean over layers and discriminators; the real ones are constants. `None` without any.
 pub fn feature_loss(norm: FeatureNorm, real: &[Judged], fake: &[Judged]) -> Option<Tensor<1>> {
+    feature_loss_in(&Alone, norm, real, fake)
+}
+
+/// As [`feature_loss`], each process of a group with its part of the batch: the mean over processes is the loss of the whole
+/// batch, since features are compared with their mean over all of it.
+pub fn feature_loss_in(group: &dyn Group, norm: FeatureNorm, real: &[Judged], fake: &[Judged]) -> Option<Tensor<1>> {
     let pairs: Vec<_> = real.iter().zip(fake).flat_map(|(r, f)| r.features.iter().zip(&f.features)).collect();
-    mean(pairs.into_iter().map(|(r, f)| {
+    let means = match norm {
+        FeatureNorm::Relative if group.size() > 1 => {
+            let means = pairs.iter().map(|(r, _)| Tensor::clone(r).inner().abs().mean()).collect();
+            let mut means = crate::host(Tensor::cat(means, 0));
+            group.sum(&mut means);
+            Some(means.into_iter().map(|sum| (sum / group.size() as f32).max(1e-8)).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    mean(pairs.into_iter().enumerate().map(|(i, (r, f))| {
         let r = r.clone().detach();
         let difference = mean_difference(f, &r).unwrap_or_else(|| (f.clone() - r.clone()).abs().mean());
-        match norm {
-            FeatureNorm::Relative => match mean_magnitude(&r) {
+        match (norm, &means) {
+            (FeatureNorm::Relative, Some(means)) => difference.div_scalar(means[i]),
+            (FeatureNorm::Relative, None) => match mean_magnitude(&r) {
                 Some(magnitude) => difference.div_scalar(magnitude.max(1e-8)),
                 None => difference / r.abs().mean().clamp_min(1e-8),
             },
-            FeatureNorm::Absolute => difference,
+            (FeatureNorm::Absolute, _) => difference,
         }
     }))
 }

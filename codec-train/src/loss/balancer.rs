@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::group::{Alone, Group};
+
 /// EnCodec's balancer (Défossez et al. 2022, section 3.4, equation 5): each loss's gradient at the decoder's output is divided by a
 /// moving average of its norm, so that a loss's weight is its share of the total gradient, whatever its own scale.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,12 +49,24 @@ impl Balancer {
     /// Puts gradients `[batch, channels, samples]` of single losses together. Norms are means over the items of a batch. A
     /// loss without a weight, or whose average is zero, has no part. `None` if no loss has.
     pub fn combine(&mut self, gradients: Vec<(&str, Tensor<3>)>) -> Option<Balanced> {
+        self.combine_in(&Alone, gradients)
+    }
+
+    /// As [`Balancer::combine`], each process of a group with its part of the batch; norms are means over all items.
+    pub fn combine_in(&mut self, group: &dyn Group, gradients: Vec<(&str, Tensor<3>)>) -> Option<Balanced> {
         let mut norms = BTreeMap::new();
         let mut parts = Vec::new();
-        for (name, gradient) in gradients {
+        let mut all: Vec<f64> = gradients
+            .iter()
+            .map(|(_, gradient)| {
+                let squares = gradient.clone().square().sum_dim(2).sum_dim(1);
+                f64::from(squares.sqrt().mean().into_scalar::<f32>())
+            })
+            .collect();
+        group.sum_f64(&mut all);
+        for ((name, gradient), norm) in gradients.into_iter().zip(all) {
             let Some(weight) = self.weights.get(name).copied().filter(|w| *w != 0.0) else { continue };
-            let squares = gradient.clone().square().sum_dim(2).sum_dim(1);
-            let norm = f64::from(squares.sqrt().mean().into_scalar::<f32>());
+            let norm = norm / group.size() as f64;
             norms.insert(name.to_owned(), norm);
             let (sum, count) = self.averages.entry(name.to_owned()).or_default();
             *sum = *sum * self.decay + norm;

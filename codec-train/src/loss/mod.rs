@@ -9,7 +9,9 @@ use burn::tensor::Tensor;
 
 use crate::cpu::layers::mean_difference;
 
-pub use adversarial::{AdversarialKind, FeatureNorm, Judged, discriminator_loss, feature_loss, generator_loss};
+pub use adversarial::{
+    AdversarialKind, FeatureNorm, Judged, discriminator_loss, feature_loss, feature_loss_in, generator_loss,
+};
 pub use balancer::{Balanced, Balancer};
 pub use spectral::{CompressedLoss, Ends, MelLoss, MelScale, Spectrogram, StftLoss, StftScale};
 

@@ -5,9 +5,12 @@ use std::{f64::consts::PI, sync::OnceLock};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::{
-    Operand,
-    spectrum::{self, COMPLEX_SHARE, Compared, Filters, Frames, MelTerms, hann, known},
+use crate::{
+    cpu::{
+        Operand,
+        spectrum::{self, COMPLEX_SHARE, Compared, Filters, Frames, MelTerms, hann, known},
+    },
+    group::{Alone, Group},
 };
 
 /// Smallest power of a bin under a square root, whose slope at zero is infinite: for mel spectra, far below their floor.
@@ -342,22 +345,44 @@ impl StftLoss {
 
     /// The distance.
     pub fn forward(&self, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
-        let share = 1.0 / self.scales.len().max(1) as f64;
-        let quick = compared(&fake, &real, self.scales.len(), share, |i, samples, fake, real| {
-            spectrum::stft(self.scales[i].frames(), BIN_POWER, MEL_POWER, samples, fake, real)
-        });
-        if let Some(loss) = quick {
-            return loss;
+        self.forward_in(&Alone, fake, real)
+    }
+
+    /// As [`StftLoss::forward`], each process of a group with its part of the batch: the mean over processes is the loss of the
+    /// whole batch, whose norms the spectral convergence is the quotient of.
+    pub fn forward_in(&self, group: &dyn Group, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
+        if group.size() == 1 {
+            let share = 1.0 / self.scales.len().max(1) as f64;
+            let quick = compared(&fake, &real, self.scales.len(), share, |i, samples, fake, real| {
+                spectrum::stft(self.scales[i].frames(), BIN_POWER, MEL_POWER, samples, fake, real)
+            });
+            if let Some(loss) = quick {
+                return loss;
+            }
         }
         let (fake, real) = (flat(fake), flat(real));
         let terms = self.scales.iter().map(|spectrogram| {
             let magnitude = |x: &Tensor<2>| spectrogram.magnitude(x.clone(), BIN_POWER);
             let (a, b) = (magnitude(&fake), magnitude(&real));
-            let norm = |x: Tensor<3>| x.square().sum().clamp_min(MEL_POWER).sqrt();
-            let convergence = norm(b.clone() - a.clone()) / norm(b.clone());
+            let convergence = convergence(group, b.clone() - a.clone(), b.clone());
             convergence + (b.log() - a.log()).abs().mean()
         });
         let count = self.scales.len().max(1) as f32;
         terms.reduce(|a, b| a + b).unwrap_or_else(|| Tensor::zeros([1], &fake.device())).div_scalar(count)
     }
+}
+
+/// The norm of `difference` over that of `real`.
+fn convergence(group: &dyn Group, difference: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
+    let (own, real) = (difference.square().sum(), real.square().sum());
+    if group.size() == 1 {
+        return own.clamp_min(MEL_POWER).sqrt() / real.clamp_min(MEL_POWER).sqrt();
+    }
+    let scalar = |x: &Tensor<1>| f64::from(x.clone().inner().into_scalar::<f32>());
+    let mut sums = [scalar(&own), scalar(&real)];
+    group.sum_f64(&mut sums);
+    let [all, real] = sums.map(|sum| sum.max(f64::from(MEL_POWER)).sqrt());
+    // The root of the sum has the slope of half this process's part over the root, and both are to be means over processes.
+    let factor = group.size() as f64 / (2.0 * all * real);
+    (own.clone() + own.detach()).mul_scalar(factor)
 }

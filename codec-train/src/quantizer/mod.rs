@@ -17,7 +17,11 @@ use codec_core::spec::{self, Linear, Metric, Quantizer};
 
 pub use book::{BookReport, BookUse, Revived};
 
-use crate::{Store, TrainError, Vars, net::Random};
+use crate::{
+    Store, TrainError, Vars,
+    group::{self, Group},
+    net::Random,
+};
 
 /// How codebooks learn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,13 +100,29 @@ pub struct Quantized {
     pub uses: Vec<BookUse>,
 }
 
+/// How many codebooks each item of a batch uses (structured dropout: Zeghidour et al. 2021, section III.C; the order of codes says
+/// which), where processes have equal parts of the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'a> {
+    /// Of all items, those of process 0 first.
+    pub all: &'a [usize],
+    /// Which process this is.
+    pub rank: usize,
+    /// How many there are.
+    pub size: usize,
+}
+
 /// A pass in progress.
 struct Pass<'a> {
     vars: &'a Vars,
     rules: &'a Rules,
     device: Device,
-    /// Codebooks of each row's item, if they are fewer than there are for some.
+    /// Items of this process.
+    items: usize,
+    /// Codebooks of each row's item, if they are fewer than there are for some, here or elsewhere.
     limits: Option<Vec<usize>>,
+    /// Items that use each codebook, the mean over processes; with `limits` only.
+    users: Vec<f64>,
     commitment: Option<Tensor<1>>,
     codebook: Option<Tensor<1>>,
     uses: Vec<BookUse>,
@@ -164,27 +184,57 @@ impl TrainQuantizer {
         Ok(())
     }
 
-    /// Quantises `[batch, channels, rows]`. `limits` is how many codebooks each item uses (structured dropout: Zeghidour et
-    /// al. 2021, section III.C; the order of codes says which), `None` for all.
+    /// Quantises `[batch, channels, rows]`. `limits` is how many codebooks each item uses (see [`Limits`]), `None` for all.
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
     pub fn forward(&self, vars: &Vars, x: Tensor<3>, limits: Option<&[usize]>) -> Result<Quantized, TrainError> {
+        self.forward_part(vars, x, limits.map(|all| Limits { all, rank: 0, size: 1 }))
+    }
+
+    /// As [`TrainQuantizer::forward`], of one process's part of a batch. The losses are such that their mean over processes is that
+    /// of the whole batch.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_part(&self, vars: &Vars, x: Tensor<3>, limits: Option<Limits<'_>>) -> Result<Quantized, TrainError> {
         Ok(self.run(vars, x, limits, None)?.0)
     }
 
-    /// Starts all codebooks by k-means on these latents, stage by stage.
+    /// Whether the codebooks begin by k-means.
+    pub fn starts(&self) -> bool {
+        self.rules.kmeans > 0 && self.books.iter().any(|b| b.dim > 0)
+    }
+
+    /// Rows of the latent that a k-means start wants: 16 for each entry of the largest codebook, at the rate of the slowest.
+    pub fn start_rows(&self) -> usize {
+        let largest = self.books.iter().filter(|b| b.dim > 0).map(|b| b.size).max().unwrap_or(0);
+        16 * largest * stride(&self.spec)
+    }
+
+    /// Starts all codebooks by k-means on these latents, stage by stage. Of a group only process 0 looks at them, and the others get
+    /// what it found.
     ///
     /// # Errors
     /// As [`TrainQuantizer::forward`].
-    pub fn start(&self, store: &mut Store, x: Tensor<3>, seed: u64) -> Result<(), TrainError> {
-        if self.rules.kmeans == 0 {
+    pub fn start(&self, group: &dyn Group, store: &mut Store, x: Tensor<3>, seed: u64) -> Result<(), TrainError> {
+        if !self.starts() {
             return Ok(());
         }
-        let start = Start { random: Random::new(seed, "k-means", 0), found: BTreeMap::new() };
-        let (_, found) = self.run(&store.vars(crate::Tracking::None), x.inner(), None, Some(start))?;
-        for (name, entries) in found {
-            store.set(&name, entries.reshape([-1]));
+        if group.rank() == 0 {
+            let start = Start { random: Random::new(seed, "k-means", 0), found: BTreeMap::new() };
+            let (_, found) = self.run(&store.vars(crate::Tracking::None), x.inner(), None, Some(start))?;
+            for (name, entries) in found {
+                store.set(&name, entries.reshape([-1]));
+            }
+        }
+        if group.size() > 1 {
+            for book in self.books.iter().filter(|b| b.dim > 0) {
+                let name = format!("{}.codebook", book.name);
+                let mut bytes = group::to_bytes(&crate::host(store.tensor::<2>(&name)?));
+                group.broadcast(&mut bytes);
+                store.set(&name, Tensor::from_floats(group::from_bytes(&bytes).as_slice(), store.device()));
+            }
         }
         Ok(())
     }
@@ -193,19 +243,29 @@ impl TrainQuantizer {
         &self,
         vars: &Vars,
         x: Tensor<3>,
-        limits: Option<&[usize]>,
+        limits: Option<Limits<'_>>,
         start: Option<Start>,
     ) -> Result<(Quantized, BTreeMap<String, Tensor<2>>), TrainError> {
         let [batch, channels, rows] = x.dims();
-        let limits = limits.filter(|l| l.iter().any(|n| *n < self.books.len()));
-        let limits = limits.map(|l| l.iter().flat_map(|n| std::iter::repeat_n(*n, rows)).collect());
+        let books = self.books.len();
+        let limits = limits.filter(|l| l.all.iter().any(|n| *n < books));
+        let users = limits.map_or_else(Vec::new, |l| {
+            let users = |i: usize| l.all.iter().filter(|n| **n > i).count() as f64 / l.size as f64;
+            (0..books).map(users).collect()
+        });
+        let limits = limits.map(|l| {
+            let own = l.all.iter().skip(l.rank * batch).take(batch);
+            own.flat_map(|n| std::iter::repeat_n(*n, rows)).collect()
+        });
         let device = x.device();
         let flat = x.swap_dims(1, 2).reshape([batch * rows, channels]);
         let mut pass = Pass {
             vars,
             rules: &self.rules,
             device: device.clone(),
+            items: batch,
             limits,
+            users,
             commitment: None,
             codebook: None,
             uses: Vec::new(),
@@ -337,7 +397,8 @@ impl Pass<'_> {
         let mask = self.mask();
         let codes = nearest(z.clone().inner(), entries.clone().inner(), v.metric);
         let chosen = entries.select(0, if z.is_autodiff() { codes.clone().autodiff() } else { codes.clone() });
-        let distance = |a: Tensor<2>, b: Tensor<2>| mean(a - b, mask.as_ref());
+        let counted = mask.as_ref().map(|mask| (mask, self.users[self.uses.len()] / self.items as f64));
+        let distance = |a: Tensor<2>, b: Tensor<2>| mean(a - b, counted);
         let commitment = distance(z.clone(), chosen.clone().detach());
         self.commitment = Some(plus(self.commitment.take(), commitment));
         if self.rules.learning == Learning::Gradient {
@@ -359,10 +420,12 @@ impl Pass<'_> {
         Ok(Coded { rows, plain })
     }
 
-    /// 1 for rows whose item uses the codebook that comes now and 0 for others, `[rows, 1]`; `None` if all use it.
+    /// 1 for rows whose item uses the codebook that comes now and 0 for others, `[rows, 1]`; `None` if all use it, here and
+    /// elsewhere.
     fn mask(&self) -> Option<Tensor<2>> {
         let index = self.uses.len();
-        let limits = self.limits.as_ref().filter(|l| l.iter().any(|n| *n <= index))?;
+        let all = self.users.get(index).is_some_and(|users| *users == self.items as f64);
+        let limits = self.limits.as_ref().filter(|_| !all)?;
         let values: Vec<f32> = limits.iter().map(|n| if *n > index { 1.0 } else { 0.0 }).collect();
         Some(Tensor::<1>::from_floats(values.as_slice(), &self.device).reshape([limits.len(), 1]))
     }
@@ -408,13 +471,23 @@ fn plus(sum: Option<Tensor<1>>, term: Tensor<1>) -> Tensor<1> {
     }
 }
 
-/// Mean square, over the rows with weight 1.
-fn mean(x: Tensor<2>, mask: Option<&Tensor<2>>) -> Tensor<1> {
+/// Mean square, over the rows with weight 1, which are that share of all (in the mean over processes).
+fn mean(x: Tensor<2>, counted: Option<(&Tensor<2>, f64)>) -> Tensor<1> {
     let squares = x.square();
-    let Some(mask) = mask else { return squares.mean() };
-    let width = squares.dims()[1];
-    let count = mask.clone().sum().mul_scalar(width as f32).clamp_min(1.0);
-    (squares * mask.clone()).sum() / count
+    let Some((mask, share)) = counted else { return squares.mean() };
+    let [rows, width] = squares.dims();
+    (squares * mask.clone()).sum().div_scalar((share * (rows * width) as f64).max(1.0))
+}
+
+/// Rows of the latent for each row of the slowest codebook.
+fn stride(q: &Quantizer) -> usize {
+    match q {
+        Quantizer::Residual { stages: parts, .. }
+        | Quantizer::Grouped { groups: parts }
+        | Quantizer::Split { parts } => parts.iter().map(stride).max().unwrap_or(1),
+        Quantizer::Rated { stride: own, inner } => (*own as usize).max(1) * stride(inner),
+        _ => 1,
+    }
 }
 
 /// `q` exactly, with the gradient of `x`.

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use codec_core::spec::{Fsq, FsqBound, Linear, Metric, Quantizer, ResidualRounding, Vq};
 
 use super::*;
-use crate::{Tracking, device, host};
+use crate::{Tracking, device, group::Alone, host};
 
 fn vq(name: &str, size: u32, dim: u32) -> Quantizer {
     Quantizer::Vq(Vq { name: name.into(), size, dim, metric: Metric::Euclidean, project_in: None, project_out: None })
@@ -168,7 +168,7 @@ fn dead_is_a_share_and_not_a_count() {
         let x: Vec<f32> = (0..rows).flat_map(|i| if i % 2 == 0 { [5.0, 5.0] } else { [-5.0, -5.0] }).collect();
         let x = Tensor::<3>::from_data(TensorData::new(x, [1, rows, 2]), &device::cpu()).swap_dims(1, 2);
         let used = forward(&q, &store, &x, None).uses;
-        let (reports, revived) = q.update(&mut store, &used, 1, 0).unwrap();
+        let (reports, revived) = q.update(&Alone, &mut store, &used, 1, 0).unwrap();
         let revived = revived.first().map_or(0, |r| r.entries.len());
         assert_eq!(revived, 6.min(rows), "as many as there are rows for");
         reports[0].dead
@@ -188,7 +188,7 @@ fn a_revived_entry_survives_the_next_step() {
     let mut revived = Vec::new();
     for step in 0..8 {
         let used = forward(&q, &store, &x, None).uses;
-        revived = q.update(&mut store, &used, 1, step).unwrap().1;
+        revived = q.update(&Alone, &mut store, &used, 1, step).unwrap().1;
         if !revived.is_empty() {
             break;
         }
@@ -205,7 +205,7 @@ fn a_revived_entry_survives_the_next_step() {
     let far = Tensor::<3>::from_data(TensorData::new(vec![-50.0, -60.0], [1, 2, 1]), &device::cpu());
     let used = forward(&q, &store, &far, None).uses;
     let hit = host(used[0].counts.clone()).iter().position(|c| *c > 0.0).unwrap();
-    let (_, again) = q.update(&mut store, &used, 1, 9).unwrap();
+    let (_, again) = q.update(&Alone, &mut store, &used, 1, 9).unwrap();
     assert!(again.iter().all(|r| !r.entries.iter().any(|e| entries.contains(e) && *e != hit)), "{again:?}");
     let after = host(store.tensor::<2>("q.codebook").unwrap());
     for e in entries.iter().filter(|e| **e != hit) {
@@ -230,17 +230,80 @@ fn two_halves_learn_as_the_whole() {
     for step in 0..16 {
         let x = latent(step, [4, 3, 16]);
         let uses = forward(&q, &whole, &x, None).uses;
-        let first = q.update(&mut whole, &uses, 7, step).unwrap();
+        let first = q.update(&Alone, &mut whole, &uses, 7, step).unwrap();
         let mut sum = forward(&q, &halves, &x.clone().slice_dim(0, 0..2), None).uses;
         let other = forward(&q, &halves, &x.slice_dim(0, 2..4), None).uses;
         sum.iter_mut().zip(other).for_each(|(a, b)| a.add(b));
-        let second = q.update(&mut halves, &sum, 7, step).unwrap();
+        let second = q.update(&Alone, &mut halves, &sum, 7, step).unwrap();
         assert_eq!(first.1, second.1);
         revived += first.1.len();
     }
     assert!(revived > 0);
     for name in ["a.codebook", "b.codebook", "a.ema_sum", "b.ema_sum"] {
         close(&host(whole.tensor::<2>(name).unwrap()), &host(halves.tensor::<2>(name).unwrap()), 1e-5);
+    }
+}
+
+/// A group of processes with parts of the batches learns what one with the whole batches does: averages, restarts from the same
+/// rows, dropout, losses, the start.
+#[test]
+fn a_group_learns_as_one() {
+    use crate::group::tests::Threads;
+    let stage = |s: usize| Quantizer::Grouped { groups: (0..2).map(|g| vq(&format!("q{s}{g}"), 8, 2)).collect() };
+    let spec = residual((0..2).map(stage).collect());
+    let learn = |group: &dyn crate::group::Group| {
+        let (rank, size) = (group.rank(), group.size());
+        let part = 6 / size;
+        let rules = Rules { kmeans: 5, restart: 0.5, ..rules(Learning::Ema { decay: 0.7 }) };
+        let (q, mut store) = made(&spec, rules);
+        q.start(group, &mut store, latent(99, [6, 4, 16]), 1).unwrap();
+        // Entries that nothing is near to, to be revived on the way.
+        for name in ["q00.codebook", "q10.codebook"] {
+            let mut entries = host(store.tensor::<2>(name).unwrap());
+            entries[..6].fill(1000.0);
+            store.set(name, Tensor::from_floats(entries.as_slice(), &device::cpu()));
+        }
+        let (mut all_revived, mut losses) = (Vec::new(), Vec::new());
+        for step in 0..12 {
+            let mut uses: Vec<BookUse> = Vec::new();
+            // Two batches a step. The rows grow and shrink, so that entries die.
+            for half in 0..2 {
+                let x = latent(2 * step + half, [6, 4, 16]).mul_scalar(1.0 + (step % 4) as f32);
+                let all: Vec<usize> = (0..6).map(|i| if i == half as usize { 2 } else { 4 - 2 * (i % 2) }).collect();
+                let x = x.slice_dim(0, rank * part..(rank + 1) * part);
+                let limits = Some(Limits { all: &all, rank, size });
+                let out = q.forward_part(&store.vars(Tracking::None), x, limits).unwrap();
+                let mut loss = [host(out.commitment)[0]];
+                group.sum(&mut loss);
+                losses.push(loss[0] / size as f32);
+                match uses.is_empty() {
+                    true => uses = out.uses,
+                    false => uses.iter_mut().zip(out.uses).for_each(|(a, b)| a.add(b)),
+                }
+            }
+            let (reports, revived) = q.update(group, &mut store, &uses, 7, step).unwrap();
+            all_revived.push((reports, revived));
+        }
+        let tensors: Vec<(String, Vec<f32>)> =
+            store.iter().map(|(name, e)| (name.to_owned(), host(e.value.clone()))).collect();
+        (tensors, all_revived, losses)
+    };
+    let whole = learn(&Alone);
+    assert!(whole.1.iter().any(|(_, revived)| revived.len() > 1));
+    for size in [2, 3] {
+        let parts = Threads::run(size, learn);
+        for part in &parts {
+            assert_eq!(part.1, whole.1, "of {size}");
+            close(&part.2, &whole.2, 1e-5);
+            for ((name, values), (_, expected)) in part.0.iter().zip(&whole.0) {
+                if name.ends_with("ema_count") {
+                    assert_eq!(values, expected, "{name}");
+                }
+                let scale = expected.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+                close(values, expected, 1e-6 * scale);
+            }
+            assert!(part.0 == parts[0].0, "the same bits in all processes");
+        }
     }
 }
 
@@ -259,13 +322,13 @@ fn grouped_residual_codebooks_are_used() {
                 entries[..2].copy_from_slice(&[0.0, 0.0]);
                 store.set(&format!("{s}.codebook"), Tensor::from_floats(entries.as_slice(), &device::cpu()));
             }
-            q.start(&mut store, latent(0, [4, 4, 128]), 1).unwrap();
+            q.start(&Alone, &mut store, latent(0, [4, 4, 128]), 1).unwrap();
             let mut reports = Vec::new();
             // Stage by stage, some ln(0.1) / ln(decay) steps each time; codebooks that learn by gradients count with 0.99.
             let steps = if learning == Learning::Gradient { 1200 } else { 60 };
             for step in 0..steps {
                 let used = forward(&q, &store, &latent(step, [4, 4, 128]), None).uses;
-                reports = q.update(&mut store, &used, 1, step).unwrap().0;
+                reports = q.update(&Alone, &mut store, &used, 1, step).unwrap().0;
             }
             for r in &reports {
                 assert!(r.perplexity > 16.0, "kmeans {kmeans}, {learning:?}: {r:?}");
@@ -282,7 +345,7 @@ fn averages_find_the_means() {
     let x = Tensor::<3>::from_data(TensorData::new(vec![-3.0, -1.0, 4.0, 6.0], [1, 1, 4]), &device::cpu());
     for step in 0..40 {
         let used = forward(&q, &store, &x, None).uses;
-        q.update(&mut store, &used, 1, step).unwrap();
+        q.update(&Alone, &mut store, &used, 1, step).unwrap();
     }
     close(&host(store.tensor::<2>("q.codebook").unwrap()), &[-2.0, 5.0], 1e-4);
 }
@@ -292,7 +355,7 @@ fn averages_find_the_means() {
 fn kmeans_of_too_few_rows() {
     let (q, mut store) = made(&vq("q", 16, 2), Rules { kmeans: 10, ..rules(Learning::Ema { decay: 0.9 }) });
     for x in [latent(1, [1, 2, 3]), Tensor::zeros([1, 2, 5], &device::cpu())] {
-        q.start(&mut store, x, 3).unwrap();
+        q.start(&Alone, &mut store, x, 3).unwrap();
         let entries = host(store.tensor::<2>("q.codebook").unwrap());
         assert!(entries.iter().all(|v| v.is_finite()));
         let mut rows: Vec<_> = entries.chunks(2).map(|r| (r[0].to_bits(), r[1].to_bits())).collect();
@@ -308,7 +371,7 @@ fn kmeans_starts_every_stage_from_its_residual() {
     let spec = residual((0..3).map(|i| vq(&format!("q{i}"), 8, 2)).collect());
     let (q, mut store) = made(&spec, Rules { kmeans: 20, ..rules(Learning::Ema { decay: 0.9 }) });
     let x = latent(1, [4, 2, 256]);
-    q.start(&mut store, x.clone(), 3).unwrap();
+    q.start(&Alone, &mut store, x.clone(), 3).unwrap();
     let error = |n: usize| {
         let limits = [n; 4];
         let y = forward(&q, &store, &x, Some(&limits)).latent;

@@ -7,6 +7,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use codec::model_file::{Fingerprint, Provenance};
 use serde::Serialize;
 
@@ -23,6 +24,7 @@ use crate::{
     checkpoint::{self, Contents, Loaded, State},
     data::{Corpus, Cut, Loader},
     disc::Discriminators,
+    group::{self, Alone, Group, together},
     loss::{Balancer, CompressedLoss, MelLoss, StftLoss},
     optim::Optimizer,
     quantizer::BookReport,
@@ -60,6 +62,7 @@ pub enum Ended {
 
 /// A run: networks, their optimisers, and where it stands.
 pub struct Trainer {
+    group: Rc<dyn Group>,
     recipe: Recipe,
     run: PathBuf,
     device: Device,
@@ -95,6 +98,56 @@ impl Trainer {
         run: &Path,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        Self::open_in(Rc::new(Alone), recipe, recipe_path, data, run, device)
+    }
+
+    /// As [`Trainer::open`], as one of a group of processes: they train one model, with batches that are as many times as large as
+    /// there are processes. Process 0 writes all files; all read the last checkpoint.
+    ///
+    /// # Errors
+    /// As there, for all processes if it is one for any; their recipes, data or checkpoints differ.
+    pub fn open_in(
+        group: Rc<dyn Group>,
+        recipe: Recipe,
+        recipe_path: &Path,
+        data: &Path,
+        run: &Path,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let trainer = Self::prepare(group.clone(), recipe, recipe_path, data, run, device);
+        let mut trainer = together(&*group, trainer)?;
+        // Only what decides the items: paths may differ between machines.
+        let clips = trainer.corpus.clips().iter();
+        let clips = clips.flat_map(|c| (c.samples as u64).to_le_bytes().into_iter().chain(c.weight.to_le_bytes()));
+        let mut plan = trainer.recipe.clone();
+        (plan.model.model, plan.model.spec) = (None, None);
+        let recipe = serde_json::to_string(&plan);
+        let spec = serde_json::to_string(trainer.codec.spec());
+        group::same(&*group, "the recipe", group::digest(recipe.unwrap_or_default().into_bytes()))?;
+        group::same(&*group, "the spec of the model", group::digest(spec.unwrap_or_default().into_bytes()))?;
+        group::same(&*group, "the audio", group::digest(clips))?;
+        let last = if group.rank() == 0 { trainer.last_of_folder() } else { Ok(None) };
+        let last = together(&*group, last)?;
+        let mut step = last.map_or_else(Vec::new, |step| step.to_le_bytes().to_vec());
+        group.broadcast(&mut step);
+        if let Ok(step) = <[u8; 8]>::try_from(step.as_slice()) {
+            let resumed = trainer.resume(&checkpoint::path_of(run, u64::from_le_bytes(step)));
+            together(&*group, resumed)?;
+        }
+        group::same(&*group, "the step", trainer.step)?;
+        trainer.align();
+        Ok(trainer)
+    }
+
+    /// What a process does by itself before the run's files are looked at.
+    fn prepare(
+        group: Rc<dyn Group>,
+        recipe: Recipe,
+        recipe_path: &Path,
+        data: &Path,
+        run: &Path,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
         let (spec, model) = recipe.spec(recipe_path)?;
         let codec = TrainCodec::new(&spec, recipe.rules())?;
         let error = |reason: String| TrainError::Recipe { path: recipe_path.to_path_buf(), reason };
@@ -105,7 +158,7 @@ impl Trainer {
                 if spec.encoder.is_none() { "encoder" } else { "decoder" }
             )));
         }
-        let cut = recipe.cut(&spec);
+        let cut = Cut { part: (group.rank(), group.size()), ..recipe.cut(&spec) };
         let discriminators = Discriminators::new(&recipe.discriminators, spec.channels as usize);
         let (mel, stft, compressed) = losses(&recipe, spec.sample_rate, cut.samples);
         for (what, shortest, wanted) in [
@@ -133,7 +186,8 @@ impl Trainer {
         discriminators.initialise(&mut judges, recipe.seed)?;
         let mut provenance = model.map(|m| m.provenance().clone()).unwrap_or_default();
         provenance.system = None;
-        let mut trainer = Self {
+        Ok(Self {
+            group,
             run: run.to_path_buf(),
             device: device.clone().inner(),
             average: (recipe.run.average > 0.0).then(|| weights.clone()),
@@ -154,12 +208,45 @@ impl Trainer {
             choices,
             step: 0,
             last_checkpoint: None,
-        };
-        fs::create_dir_all(run.join("checkpoints")).map_err(TrainError::io(run))?;
-        if let Some((_, path)) = checkpoint::list(run).pop() {
-            trainer.resume(&path)?;
+        })
+    }
+
+    /// Makes the run's folder, and says which step its last checkpoint is of.
+    fn last_of_folder(&self) -> Result<Option<u64>, TrainError> {
+        fs::create_dir_all(self.run.join("checkpoints")).map_err(TrainError::io(&self.run))?;
+        Ok(checkpoint::list(&self.run).pop().map(|(step, _)| step))
+    }
+
+    /// Takes the tensors of process 0, which another kind of machine may have rounded differently.
+    fn align(&mut self) {
+        let own = self.state_digest().to_le_bytes();
+        if self.group.gather(&own).iter().all(|other| *other == own) {
+            return;
         }
-        Ok(trainer)
+        for store in [Some(&mut self.weights), Some(&mut self.judges), self.average.as_mut()].into_iter().flatten() {
+            let names: Vec<String> = store.iter().map(|(name, _)| name.to_owned()).collect();
+            for name in names {
+                let Some(entry) = store.get(&name) else { continue };
+                let mut bytes = group::to_bytes(&crate::host(entry.value.clone()));
+                self.group.broadcast(&mut bytes);
+                store.set(&name, Tensor::from_floats(group::from_bytes(&bytes).as_slice(), &self.device));
+            }
+        }
+    }
+
+    /// A number that tells the states of two processes apart.
+    fn state_digest(&self) -> u64 {
+        if self.group.size() == 1 {
+            return 0;
+        }
+        let stores = [Some(&self.weights), Some(&self.judges), self.average.as_ref()];
+        let tensors = stores.into_iter().flatten().flat_map(Store::iter);
+        group::digest(tensors.flat_map(|(_, entry)| group::to_bytes(&crate::host(entry.value.clone()))))
+    }
+
+    /// Whether this process writes the run's files.
+    fn writes(&self) -> bool {
+        self.group.rank() == 0
     }
 
     /// Steps done.
@@ -206,46 +293,72 @@ impl Trainer {
     }
 
     /// Runs until the recipe's last step, or until `stop` is set, and then writes a checkpoint. `progress` is told of each step
-    /// and of the seconds that it took.
+    /// and of the seconds that it took. Of a group, it is enough that `stop` is set for one process.
     ///
     /// # Errors
     /// Audio, disk or numbers fail; the last checkpoint stands.
     pub fn run(&mut self, stop: &AtomicBool, mut progress: impl FnMut(&StepReport, f64)) -> Result<Ended, TrainError> {
-        self.write_recipe()?;
-        // A validation's step is the number of steps done.
-        drop(self.open_log("validation.jsonl", self.step + 1)?);
-        let mut metrics = self.open_log("metrics.jsonl", self.step)?;
+        let group = self.group.clone();
         let metrics_path = self.run.join("metrics.jsonl");
-        let first = self.step * self.recipe.run.accumulate;
-        let mut loader = Loader::start(self.corpus.clone(), self.cut.clone(), first, self.recipe.data.threads)?;
+        let metrics = if self.writes() { self.open_logs().map(Some) } else { Ok(None) };
+        let mut metrics = together(&*group, metrics)?;
+        let accumulate = self.recipe.run.accumulate;
+        let first = self.step * accumulate;
+        let loader = Loader::start(self.corpus.clone(), self.cut.clone(), first, self.recipe.data.threads);
+        let mut loader = together(&*group, loader)?;
         while self.step < self.recipe.run.steps {
-            if stop.load(Ordering::Relaxed) {
-                self.write_checkpoint()?;
+            if group.agree(stop.load(Ordering::Relaxed)) {
+                self.checkpoint()?;
                 return Ok(Ended::Stopped);
             }
             let started = Instant::now();
-            let batches =
-                (0..self.recipe.run.accumulate).map(|_| loader.take()).collect::<Result<Vec<_>, TrainError>>()?;
-            // On a thread of the pool, which then hands work to the others only.
-            let report = rayon::scope(|_| self.take_step(&batches))?;
+            let batches = (0..accumulate).map(|_| loader.take()).collect::<Result<Vec<_>, TrainError>>();
+            let batches = together(&*group, batches)?;
+            if self.step == 0 {
+                self.start_codebooks()?;
+            }
+            let report = self.take_step(&batches)?;
             progress(&report, started.elapsed().as_secs_f64());
-            let mut line = serde_json::to_string(&report).unwrap_or_default();
-            line.push('\n');
-            metrics.write_all(line.as_bytes()).map_err(TrainError::io(&metrics_path))?;
             self.step += 1;
-            let r = &self.recipe.run;
-            if r.validate_every > 0 && self.step.is_multiple_of(r.validate_every) {
-                self.validate()?;
+            if let Some(metrics) = &mut metrics {
+                let mut line = serde_json::to_string(&report).unwrap_or_default();
+                line.push('\n');
+                metrics.write_all(line.as_bytes()).map_err(TrainError::io(&metrics_path))?;
+                let every = self.recipe.run.validate_every;
+                if every > 0 && self.step.is_multiple_of(every) {
+                    self.validate()?;
+                }
             }
             if self.step.is_multiple_of(self.recipe.run.checkpoint_every) {
-                metrics.flush().map_err(TrainError::io(&metrics_path))?;
-                self.write_checkpoint()?;
+                self.checkpoint()?;
             }
         }
         if self.last_checkpoint.as_ref() != Some(&checkpoint::path_of(&self.run, self.step)) {
-            self.write_checkpoint()?;
+            self.checkpoint()?;
         }
         Ok(Ended::Finished)
+    }
+
+    /// The logs, cut off where the run goes on; what is left open is that of steps.
+    fn open_logs(&self) -> Result<fs::File, TrainError> {
+        self.write_recipe()?;
+        // A validation's step is the number of steps done.
+        drop(self.open_log("validation.jsonl", self.step + 1)?);
+        self.open_log("metrics.jsonl", self.step)
+    }
+
+    /// Process 0 writes a checkpoint; who has drifted away from it (machines of several kinds round differently) reads it.
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        let group = self.group.clone();
+        let written = if self.writes() { self.write_checkpoint() } else { Ok(()) };
+        together(&*group, written)?;
+        let path = checkpoint::path_of(&self.run, self.step);
+        let own = self.state_digest().to_le_bytes();
+        let states = group.gather(&own);
+        let back = if states.first().is_some_and(|first| *first == own) { Ok(()) } else { self.resume(&path) };
+        together(&*group, back)?;
+        self.last_checkpoint = Some(path);
+        Ok(())
     }
 
     /// Codes the fixed items and writes what became of them to `validation/`.
@@ -315,7 +428,14 @@ impl Trainer {
         let mut stores = vec![("codec", &self.weights), ("judges", &self.judges)];
         stores.extend(self.average.as_ref().map(|store| ("average", store)));
         let moments = vec![("codec", self.optimizer.moments()), ("judges", self.judge_optimizer.moments())];
-        checkpoint::write(&path, state, &Contents { stores, moments })?;
+        checkpoint::write(&path, state, &Contents { stores, moments }).map_err(|e| {
+            let older = checkpoint::list(&self.run).into_iter().map(|(_, older)| older);
+            let stands = older.filter(|older| *older != path && older.is_file()).next_back().map_or_else(
+                || "there is no earlier one".to_owned(),
+                |older| format!("{} stands, and the same command goes on from it", older.display()),
+            );
+            TrainError::Checkpoint { path: path.clone(), reason: format!("it cannot be written ({e}); {stands}") }
+        })?;
         self.last_checkpoint = Some(path);
         let mut all = checkpoint::list(&self.run);
         while all.len() > self.recipe.run.keep {
@@ -327,7 +447,14 @@ impl Trainer {
 
     fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
         let bad = |reason: String| TrainError::Checkpoint { path: path.to_path_buf(), reason };
-        let Loaded { state, mut stores, mut moments } = checkpoint::read(path, &self.device)?;
+        let loaded = checkpoint::read(path, &self.device).map_err(|e| match e {
+            TrainError::Io { source, .. } if self.group.size() > 1 => bad(format!(
+                "process {} cannot read it ({source}); the run's folder must be one that all machines see",
+                self.group.rank()
+            )),
+            e => e,
+        });
+        let Loaded { state, mut stores, mut moments } = loaded?;
         let spec: codec_core::spec::CodecSpec = serde_json::from_str(&state.spec).map_err(|e| bad(e.to_string()))?;
         if spec != *self.codec.spec() {
             return Err(bad(format!("it is of a model `{}` that the recipe's is not; use another folder", spec.name)));

@@ -8,10 +8,14 @@ use super::{StepReport, Trainer, of_books};
 use crate::{
     Grads, Tracking, TrainError, Vars,
     data::Batch,
+    group::{self, together},
     loss::{self, Judged},
     net::Random,
-    quantizer::BookUse,
+    quantizer::{BookUse, Limits},
 };
+
+/// Batches that a k-means start looks at by itself, at most.
+const START_BATCHES: u64 = 256;
 
 /// Sums over the batches of a step.
 #[derive(Default)]
@@ -31,27 +35,64 @@ impl Sums {
 }
 
 impl Trainer {
+    /// Before the first step: codebooks by k-means on the latents of the first batches, which are cut again for the steps. From the
+    /// seed alone, so that a run that stopped before its first step starts them as it would have.
+    pub(super) fn start_codebooks(&mut self) -> Result<(), TrainError> {
+        let quantizer = self.codec.quantizer();
+        if !quantizer.starts() {
+            return Ok(());
+        }
+        let vars = self.weights.vars(Tracking::None);
+        let (mut latents, mut rows) = (Vec::new(), 0);
+        for index in 0.. {
+            let batch = together(&*self.group, self.cut.batch(&self.corpus, index))?;
+            let latent = self.codec.encode(&vars, self.signal(&batch).inner())?;
+            let [items, channels, length] = latent.dims();
+            for part in self.group.gather(&group::to_bytes(&crate::host(latent))) {
+                let values = TensorData::new(group::from_bytes(&part), [items, channels, length]);
+                latents.push(Tensor::<3>::from_data(values, &self.device));
+                rows += items * length;
+            }
+            let enough = match self.recipe.quantizer.kmeans_batches {
+                0 => rows >= quantizer.start_rows() || index + 1 >= START_BATCHES,
+                batches => index + 1 >= batches,
+            };
+            // Too short for a row: the step says so.
+            if enough || items * length == 0 {
+                break;
+            }
+        }
+        quantizer.start(&*self.group, &mut self.weights, Tensor::cat(latents, 0), self.recipe.seed)?;
+        if let Some(average) = &mut self.average {
+            *average = self.weights.clone();
+        }
+        Ok(())
+    }
+
     /// Trains on the batches of one step. Codec and discriminators both see the other as it was before the step.
+    ///
+    /// Each process computes its part of the mean over the whole batch, so that gradients are added up over processes.
     pub(super) fn take_step(&mut self, batches: &[Batch]) -> Result<StepReport, TrainError> {
         let step = self.step;
-        let mut weights = self.weights.vars(Tracking::Gradients);
+        let weights = self.weights.vars(Tracking::Gradients);
         let mut sums = Sums::default();
         for batch in batches {
             let real = self.signal(batch);
-            if step == 0 && batch.index == 0 && self.recipe.rules().kmeans > 0 {
-                let latent = self.codec.encode(&self.weights.vars(Tracking::None), real.clone().inner())?;
-                self.codec.quantizer().start(&mut self.weights, latent, self.recipe.seed)?;
-                weights = self.weights.vars(Tracking::Gradients);
-            }
             self.learn(batch, real, &weights, batches.len(), &mut sums)?;
         }
-        let files = || batches.iter().flat_map(|b| b.files.clone()).collect::<Vec<_>>();
-        let not_finite = |what: &str, value: f64| TrainError::NotFinite {
-            step,
-            what: what.to_owned(),
-            value,
-            files: files(),
-            checkpoint: self.last_checkpoint.clone(),
+        self.put_together(&mut sums);
+        let not_finite = |what: &str, value: f64| {
+            let files: Vec<_> = batches.iter().flat_map(|b| &b.files).map(|f| f.display().to_string()).collect();
+            let files = self.group.gather(files.join("\n").as_bytes());
+            let files =
+                files.iter().flat_map(|f| String::from_utf8_lossy(f).lines().map(Into::into).collect::<Vec<_>>());
+            TrainError::NotFinite {
+                step,
+                what: what.to_owned(),
+                value,
+                files: files.collect(),
+                checkpoint: self.last_checkpoint.clone(),
+            }
         };
         if let Some((name, value)) = sums.losses.iter().find(|(_, v)| !v.is_finite()) {
             return Err(not_finite(name, *value));
@@ -77,13 +118,34 @@ impl Trainer {
             sums.norms.insert("discriminators".to_owned(), norm);
         }
         let quantizer = self.codec.quantizer();
-        let (books, revived) = quantizer.update(&mut self.weights, &sums.uses, self.recipe.seed, step)?;
+        let (books, revived) = quantizer.update(&*self.group, &mut self.weights, &sums.uses, self.recipe.seed, step)?;
         self.optimizer.forget(&revived);
         if let Some(average) = &mut self.average {
             follow(average, &self.weights, self.recipe.run.average as f32);
         }
         let (perplexity, dead) = of_books(&books);
         Ok(StepReport { step, losses: sums.losses, gradient_norms: sums.norms, rate, perplexity, dead })
+    }
+
+    /// Losses and gradients of all processes.
+    fn put_together(&self, sums: &mut Sums) {
+        if self.group.size() == 1 {
+            return;
+        }
+        let mut losses: Vec<f64> = sums.losses.values().copied().collect();
+        self.group.sum_f64(&mut losses);
+        for (own, all) in sums.losses.values_mut().zip(losses) {
+            *own = all / self.group.size() as f64;
+        }
+        for grads in [&mut sums.grads, &mut sums.judge_grads] {
+            let mut values: Vec<f32> = grads.0.values().flat_map(|g| crate::host(g.clone())).collect();
+            self.group.sum(&mut values);
+            let mut values = values.as_slice();
+            for grad in grads.0.values_mut() {
+                let own = values.split_off(..grad.dims()[0]).unwrap_or_default();
+                *grad = Tensor::from_floats(own, &self.device);
+            }
+        }
     }
 
     fn signal(&self, batch: &Batch) -> Tensor<3> {
@@ -103,8 +165,11 @@ impl Trainer {
         sums: &mut Sums,
     ) -> Result<(), TrainError> {
         let limits = self.limits(batch);
+        let (rank, size) = (self.group.rank(), self.group.size());
+        let share = 1.0 / size as f32;
         let latent = self.codec.encode(weights, real.clone())?;
-        let quantized = self.codec.quantize(weights, latent, limits.as_deref())?;
+        let limits = limits.as_deref().map(|all| Limits { all, rank, size });
+        let quantized = self.codec.quantizer().forward_part(weights, latent, limits)?;
         let fake = self.codec.decode(weights, quantized.latent)?;
         let samples = fake.dims()[2].min(real.dims()[2]);
         let (fake, real) = (fake.slice_dim(2, 0..samples), real.slice_dim(2, 0..samples));
@@ -118,7 +183,8 @@ impl Trainer {
         }
         let judging = !self.discriminators.is_empty() && self.step >= self.recipe.run.discriminator_start;
         let l = &self.recipe.loss;
-        let quantizer_loss = quantized.commitment.mul_scalar(l.commitment) + quantized.codebook.mul_scalar(l.codebook);
+        let quantizer_loss =
+            quantized.commitment.mul_scalar(l.commitment * share) + quantized.codebook.mul_scalar(l.codebook * share);
         let judged_real = if judging {
             // The judges' own loss, on a decoded signal without a past.
             let vars = self.judges.vars(Tracking::Gradients);
@@ -126,7 +192,7 @@ impl Trainer {
             let seen_fake = self.discriminators.forward(&vars, fake.clone().detach())?;
             if let Some(loss) = loss::discriminator_loss(l.adversarial_kind, &seen_real, &seen_fake) {
                 sums.note("discriminators", &loss, batches);
-                let grads = vars.gradients(&mut loss.backward());
+                let grads = vars.gradients(&mut loss.mul_scalar(share).backward());
                 sums.judge_grads.add(grads);
             }
             self.discriminators.forward(&self.judges.vars(Tracking::None), real.clone().inner())?
@@ -142,11 +208,11 @@ impl Trainer {
                 let leaf = output.clone().require_grad();
                 let Some(loss) = self.output_loss(name, leaf.clone(), real.clone(), &judged_real)? else { continue };
                 sums.note(name, &loss, batches);
-                if let Some(gradient) = leaf.grad(&loss.backward()) {
+                if let Some(gradient) = leaf.grad(&loss.mul_scalar(share).backward()) {
                     gradients.push((name.as_str(), gradient));
                 }
             }
-            match self.balancer.combine(gradients) {
+            match self.balancer.combine_in(&*self.group, gradients) {
                 Some(balanced) => {
                     for (name, norm) in balanced.norms {
                         *sums.norms.entry(format!("output.{name}")).or_default() += norm / batches as f64;
@@ -161,7 +227,7 @@ impl Trainer {
                 let weight = self.balancer.weights.get(name).copied().unwrap_or_default();
                 let Some(loss) = self.output_loss(name, fake.clone(), real.clone(), &judged_real)? else { continue };
                 sums.note(name, &loss, batches);
-                total = total + loss.mul_scalar(weight);
+                total = total + loss.mul_scalar(weight * share);
             }
             total
         };
@@ -183,15 +249,17 @@ impl Trainer {
             "waveform_l1" => Some(loss::waveform_l1(fake, real)),
             "waveform_l2" => Some(loss::waveform_l2(fake, real)),
             "mel" => Some(self.mel.forward(fake, real)),
-            "stft" => Some(self.stft.forward(fake, real)),
+            "stft" => Some(self.stft.forward_in(&*self.group, fake, real)),
             "compressed" => Some(self.compressed.forward(fake, real)),
             "adversarial" if !judged_real.is_empty() => loss::generator_loss(l.adversarial_kind, &judged(fake)?),
-            "features" if !judged_real.is_empty() => loss::feature_loss(l.feature_norm, judged_real, &judged(fake)?),
+            "features" if !judged_real.is_empty() => {
+                loss::feature_loss_in(&*self.group, l.feature_norm, judged_real, &judged(fake)?)
+            }
             _ => None,
         })
     }
 
-    /// How many codebooks each item of a batch uses.
+    /// How many codebooks each item of a batch uses, of all processes.
     fn limits(&self, batch: &Batch) -> Option<Vec<usize>> {
         let q = &self.recipe.quantizer;
         if q.dropout == 0.0 {
@@ -199,11 +267,11 @@ impl Trainer {
         }
         let all = self.codec.quantizer().codebooks();
         let mut random = Random::new(self.recipe.seed, "dropout", batch.index);
-        let one = |_: &_| {
+        let one = |_| {
             let (dropped, choice) = (random.unit() < q.dropout, random.below(self.choices.len()));
             if dropped { self.choices[choice] } else { all }
         };
-        Some(batch.files.iter().map(one).collect())
+        Some((0..batch.files.len() * self.group.size()).map(one).collect())
     }
 }
 

@@ -1,0 +1,47 @@
+//! The program that trains, and how it is started.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
+
+use assert_cmd::Command;
+
+/// A copy of the program, with nothing beside it.
+fn codec(folder: &tempfile::TempDir) -> std::process::Command {
+    let own = folder.path().join("codec");
+    if !own.exists() {
+        fs::copy(assert_cmd::cargo::cargo_bin("codec"), &own).unwrap();
+    }
+    let mut command = std::process::Command::new(own);
+    command.env("PATH", folder.path());
+    command
+}
+
+#[test]
+fn who_has_no_trainer_is_told_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [&["train", "--help"][..], &["train", "recipe.toml", "--data", "a", "--out", "b"], &["export", "run"]] {
+        let output = Command::from_std(codec(&folder)).args(args).assert().code(1).get_output().stderr.clone();
+        let text = String::from_utf8(output).unwrap();
+        assert!(text.contains("not installed") && text.contains("cargo install --path codec-train"), "{text}");
+    }
+}
+
+/// The trainer takes the place of the program, so that signals and `mpirun` reach it; arguments are handed on as they are.
+#[test]
+fn the_trainer_beside_the_program_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let trainer = folder.path().join("codec-train");
+    fs::write(&trainer, "#!/bin/sh\necho $$ \"$@\"\nexit 7\n").unwrap();
+    fs::set_permissions(&trainer, fs::Permissions::from_mode(0o755)).unwrap();
+    for (args, handed) in [
+        (&["train", "r.toml", "--data", "a b", "--quiet"][..], "train r.toml --data a b --quiet"),
+        (&["train", "--quiet", "r.toml"], "train --quiet r.toml"),
+        (&["train", "--help"], "train --help"),
+        (&["export", "run", "-o", "m"], "export run -o m"),
+    ] {
+        let child = codec(&folder).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let id = child.id();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(7));
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), format!("{id} {handed}"));
+    }
+}
