@@ -1,6 +1,8 @@
-//! `codec-train`: runs recipes. `codec train` and `codec export` start it.
+//! `codec-train`: runs recipes, and codes on devices. `codec train`, `codec export` and, for `--device`, `codec encode` and
+//! `codec decode` start it.
 
 use std::{
+    ffi::OsString,
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,7 +14,8 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use codec_train::{
-    TrainError, device,
+    TrainError,
+    coder, device,
     recipe::Recipe,
     trainer::{Ended, StepReport, Trainer, export},
 };
@@ -27,6 +30,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// `codec encode`, which starts this for --device; its options
+    #[command(disable_help_flag = true)]
+    Encode {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// `codec decode`, which starts this for --device; its options
+    #[command(disable_help_flag = true)]
+    Decode {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run a recipe, or go on with a run
     Train {
         /// The recipe
@@ -66,7 +81,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let code = |command: &str, arguments: Vec<OsString>| {
+        let arguments = ["codec", command].map(OsString::from).into_iter().chain(arguments);
+        codec::cli::main_on(arguments, &coder::open)
+    };
     let result = match Cli::parse().command {
+        Command::Encode { arguments } => return code("encode", arguments),
+        Command::Decode { arguments } => return code("decode", arguments),
         Command::Train { recipe, data, out, device, quiet } => train(&recipe, &data, &out, &device, quiet),
         Command::Export { run, output, license, source, force } => {
             if output.exists() && !force {

@@ -1,4 +1,5 @@
-//! Training is a program of its own, `codec-train`, so that what it brings with it is not part of this one.
+//! Training and coding on devices are a program of their own, `codec-train`, so that what it brings with it is not part of
+//! this one.
 
 use std::{
     ffi::OsString,
@@ -20,13 +21,28 @@ pub struct Args {
 
 /// Starts `codec-train COMMAND ARGUMENTS…`: the one beside this program, or the first on the path.
 pub fn run(command: &str, args: Args) -> Result<ExitCode, Failure> {
+    start(command, args.arguments, "build it with `cargo install --path codec-train`")
+}
+
+/// Starts it with the whole command line of this program, whose command is `command`.
+pub fn hand_over(command: &str, device: &str) -> Result<ExitCode, Failure> {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // What stands before the command are options of all commands, none of which has its name for a value.
+    if let Some(at) = arguments.iter().position(|argument| argument == command) {
+        arguments.remove(at);
+    }
+    let feature = if device.starts_with("cuda") { "cuda" } else { "wgpu" };
+    start(command, arguments, &format!("build it with `cargo install --path codec-train --features {feature}`"))
+}
+
+fn start(command: &str, arguments: Vec<OsString>, build: &str) -> Result<ExitCode, Failure> {
     let name = format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(&name)).filter(|path| path.is_file());
     let program = beside.unwrap_or_else(|| PathBuf::from(name));
     let mut child = Command::new(&program);
-    child.arg(command).args(args.arguments);
+    child.arg(command).args(arguments);
     let missing = |e: std::io::Error| {
-        let how = "build it with `cargo install --path codec-train`, and put it beside `codec` or on the path";
+        let how = format_args!("{build}, and put it beside `codec` or on the path");
         Failure::new(format_args!("cannot start {}: {e}", program.display()), how)
     };
     // On Ctrl-C the trainer has a checkpoint to write, so nobody stands between it and the terminal.

@@ -1,0 +1,203 @@
+//! Stages of signals, computed in batches.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::stage::{Kind, Reach, Stage};
+use crate::{TrainError, Vars, device::Opened, host};
+
+/// Values of the widest activation of a piece, about.
+const PIECE: usize = 2 << 20;
+/// Of a batch of pieces, at most, where a single one is not more.
+const BATCH: usize = 16 << 20;
+
+/// A signal between two stages.
+#[derive(Clone, Debug)]
+pub(super) enum Signal {
+    /// Interleaved.
+    Host { values: Vec<f32>, channels: usize },
+    /// `[1, channels, rows]`.
+    Device(Tensor<3>),
+}
+
+impl Signal {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Host { values, channels } => values.len() / (*channels).max(1),
+            Self::Device(x) => x.dims()[2],
+        }
+    }
+
+    /// Some rows, on the device.
+    fn part(&self, from: usize, to: usize, device: &Device) -> Tensor<3> {
+        match self {
+            Self::Host { values, channels } => {
+                let values = values[from * channels..to * channels].to_vec();
+                Tensor::<3>::from_data(TensorData::new(values, [1, to - from, *channels]), device).swap_dims(1, 2)
+            }
+            Self::Device(x) => x.clone().slice_dim(2, from..to),
+        }
+    }
+
+    /// All of it, on the device.
+    pub fn on(self, device: &Device) -> Tensor<3> {
+        match self {
+            Self::Device(x) => x,
+            signal => signal.part(0, signal.rows(), device),
+        }
+    }
+
+    /// All of it, interleaved.
+    pub fn into_host(self) -> Vec<f32> {
+        match self {
+            Self::Host { values, .. } => values,
+            Self::Device(x) => host(x.swap_dims(1, 2)),
+        }
+    }
+}
+
+/// What the stages make of signals; `None` for one that is too short for a layer.
+pub(super) fn run(
+    stages: &[Stage],
+    vars: &Vars,
+    signals: Vec<Signal>,
+    opened: &Opened,
+) -> Result<Vec<Option<Signal>>, TrainError> {
+    let mut signals: Vec<Option<Signal>> =
+        signals.into_iter().map(|signal| Some(signal).filter(|s| s.rows() > 0)).collect();
+    for stage in stages {
+        let there: Vec<(usize, Signal)> =
+            signals.iter_mut().enumerate().filter_map(|(i, s)| Some((i, s.take()?))).collect();
+        let (places, inputs): (Vec<_>, Vec<_>) = there.into_iter().unzip();
+        let outputs = match stage.kind {
+            Kind::Local(reach) => local(stage, reach, vars, &inputs, &opened.device)?,
+            Kind::Whole { causal } => whole(stage, causal, vars, &inputs, opened)?,
+        };
+        places.into_iter().zip(outputs).for_each(|(place, output)| signals[place] = output);
+    }
+    Ok(signals)
+}
+
+/// What is computed of one signal at once, and which part of the result counts.
+struct Piece {
+    signal: usize,
+    /// Rows of the input.
+    from: usize,
+    to: usize,
+    /// Rows of the output, to the end if `None`.
+    skip: usize,
+    keep: Option<usize>,
+}
+
+/// Cuts a signal of `rows` rows into pieces of `units` units and a last one of up to twice that.
+fn pieces(signal: usize, rows: usize, units: usize, r: Reach) -> Vec<Piece> {
+    let all = rows.div_ceil(r.rows_in);
+    let count = (all / units.max(1)).max(1);
+    let piece = |i: usize| {
+        let (start, end) = (i * units, if i + 1 == count { all } else { (i + 1) * units });
+        let from = start.saturating_sub(r.left);
+        let last = i + 1 == count;
+        Piece {
+            signal,
+            from: from * r.rows_in,
+            to: if last { rows } else { rows.min((end + r.right) * r.rows_in) },
+            skip: (start - from) * r.rows_out,
+            keep: (!last).then_some((end - start) * r.rows_out),
+        }
+    };
+    (0..count).map(piece).collect()
+}
+
+fn local(
+    stage: &Stage,
+    reach: Reach,
+    vars: &Vars,
+    signals: &[Signal],
+    device: &Device,
+) -> Result<Vec<Option<Signal>>, TrainError> {
+    // No more than half of what is computed may be there for its neighbours' sake.
+    let units = (PIECE / stage.widest.max(1)).max(2 * (reach.left + reach.right)).max(1);
+    let pieces: Vec<Piece> =
+        signals.iter().enumerate().flat_map(|(i, s)| pieces(i, s.rows(), units, reach)).collect();
+    // Pieces of the same length are computed together, whichever signals they are of.
+    let mut by_rows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (i, piece) in pieces.iter().enumerate() {
+        by_rows.entry(piece.to - piece.from).or_default().push(i);
+    }
+    let mut outputs: Vec<Option<Tensor<3>>> = pieces.iter().map(|_| None).collect();
+    for (rows, group) in by_rows {
+        let values = rows.div_ceil(reach.rows_in).saturating_mul(stage.widest);
+        for batch in group.chunks((BATCH / values.max(1)).max(1)) {
+            let parts = batch.iter().map(|i| {
+                let Piece { signal, from, to, .. } = pieces[*i];
+                signals[signal].part(from, to, device)
+            });
+            let Some(y) = forward(stage, vars, Tensor::cat(parts.collect(), 0))? else { continue };
+            for (j, i) in batch.iter().enumerate() {
+                let Piece { skip, keep, .. } = pieces[*i];
+                let end = keep.map_or(y.dims()[2], |keep| skip + keep);
+                let y = y.clone().slice_dim(0, j..j + 1).slice_dim(2, skip..end);
+                outputs[*i] = Some(y);
+            }
+        }
+    }
+    let mut parts: Vec<Option<Vec<Tensor<3>>>> = signals.iter().map(|_| Some(Vec::new())).collect();
+    for (piece, output) in pieces.iter().zip(outputs) {
+        match (output, &mut parts[piece.signal]) {
+            (Some(output), Some(list)) => list.push(output),
+            (_, list) => *list = None,
+        }
+    }
+    Ok(parts.into_iter().map(|parts| parts.map(|parts| Signal::Device(Tensor::cat(parts, 2)))).collect())
+}
+
+/// A layer that sees whole signals: those of one length together, and those of several if the end is no matter.
+fn whole(
+    stage: &Stage,
+    causal: bool,
+    vars: &Vars,
+    signals: &[Signal],
+    opened: &Opened,
+) -> Result<Vec<Option<Signal>>, TrainError> {
+    let mut order: Vec<usize> = (0..signals.len()).collect();
+    order.sort_by_key(|i| signals[*i].rows());
+    let mut outputs: Vec<Option<Signal>> = signals.iter().map(|_| None).collect();
+    let mut rest = &order[..];
+    while let Some(first) = rest.first() {
+        let fits = |n: usize| {
+            let rows = signals[rest[n]].rows();
+            let values = rows.saturating_mul(stage.widest).saturating_mul(n + 1);
+            n == 0 || ((causal || rows == signals[*first].rows()) && values <= BATCH)
+        };
+        let count = (0..rest.len()).take_while(|n| fits(*n)).count();
+        let (batch, later) = rest.split_at(count);
+        rest = later;
+        let longest = signals[batch[count - 1]].rows();
+        if (longest * stage.widest * 4) as u64 > opened.largest {
+            return Err(TrainError::TooLong { rows: longest, most: opened.largest / 4 / stage.widest.max(1) as u64 });
+        }
+        let padded = batch.iter().map(|i| {
+            let (rows, x) = (signals[*i].rows(), signals[*i].clone().on(&opened.device));
+            match longest - rows {
+                0 => x,
+                more => Tensor::cat(vec![x.clone(), Tensor::zeros([1, x.dims()[1], more], &opened.device)], 2),
+            }
+        });
+        let Some(y) = forward(stage, vars, Tensor::cat(padded.collect(), 0))? else { continue };
+        for (j, i) in batch.iter().enumerate() {
+            let rows = signals[*i].rows();
+            let y = y.clone().slice_dim(0, j..j + 1);
+            outputs[*i] = Some(Signal::Device(if rows < longest { y.slice_dim(2, 0..rows) } else { y }));
+        }
+    }
+    Ok(outputs)
+}
+
+/// `None` if the signals are too short for a layer.
+fn forward(stage: &Stage, vars: &Vars, x: Tensor<3>) -> Result<Option<Tensor<3>>, TrainError> {
+    match stage.network.forward(vars, x) {
+        Err(TrainError::TooShort { .. }) => Ok(None),
+        y => y.map(Some),
+    }
+}
