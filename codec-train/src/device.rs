@@ -40,7 +40,9 @@ pub fn find(name: &str) -> Result<Opened, TrainError> {
     let (kind, index) = name.split_once(':').map_or((name, None), |(kind, index)| (kind, Some(index)));
     let index = match index {
         None => None,
-        Some(text) => Some(text.parse::<usize>().map_err(|_| error(format!("`{text}` is not the number of a device")))?),
+        Some(text) => {
+            Some(text.parse::<usize>().map_err(|_| error(format!("`{text}` is not the number of a device")))?)
+        }
     };
     let opened = match kind {
         "cpu" | "flex" if index.is_none() => Opened { device: cpu(), name: "the processor".into(), largest: 1 << 40 },
@@ -51,6 +53,13 @@ pub fn find(name: &str) -> Result<Opened, TrainError> {
             let index = index.unwrap_or(0);
             Opened { device: Device::cuda(index), name: format!("CUDA device {index}"), largest: 1 << 32 }
         }
+        #[cfg(feature = "ndarray")]
+        "ndarray" if index.is_none() => {
+            #[allow(deprecated, reason = "by burn; it is here to be compared with")]
+            let device = Device::ndarray();
+            Opened { device, name: "the processor, by ndarray".into(), largest: 1 << 40 }
+        }
+        #[cfg(not(all(feature = "wgpu", feature = "cuda")))]
         "gpu" | "cuda" => {
             let feature = if kind == "gpu" { "wgpu" } else { "cuda" };
             return Err(error(format!(

@@ -42,7 +42,9 @@ pub enum TrainError {
         needed: usize,
     },
     /// A signal with more rows at a layer than a tensor of the device can have.
-    #[error("the signal comes to {rows} rows where the network sees the whole of it, and the device holds {most}: cut the file")]
+    #[error(
+        "the signal comes to {rows} rows where the network sees the whole of it, and the device holds {most}: cut the file"
+    )]
     TooLong {
         /// Rows of the signal there.
         rows: usize,

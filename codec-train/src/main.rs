@@ -14,8 +14,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use codec_train::{
-    TrainError,
-    coder, device,
+    TrainError, coder, device,
     recipe::Recipe,
     trainer::{Ended, StepReport, Trainer, export},
 };

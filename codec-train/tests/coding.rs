@@ -129,7 +129,8 @@ fn noise(seed: u32, n: usize) -> Vec<f32> {
 }
 
 fn write_wav(path: &Path, rate: u32, channels: u16, pcm: &[f32]) {
-    let spec = hound::WavSpec { channels, sample_rate: rate, bits_per_sample: 32, sample_format: hound::SampleFormat::Float };
+    let spec =
+        hound::WavSpec { channels, sample_rate: rate, bits_per_sample: 32, sample_format: hound::SampleFormat::Float };
     let mut wav = hound::WavWriter::create(path, spec).unwrap();
     pcm.iter().for_each(|v| wav.write_sample(*v).unwrap());
     wav.finalize().unwrap();
@@ -213,7 +214,13 @@ fn windows() {
     write_wav(&folder.path().join("a.wav"), 16_000, 1, pcm);
     let codes = |on: &str| {
         let out = folder.path().join(format!("{on}.jsonl"));
-        program().args(["encode", "--device", on, "-m"]).arg(&model).arg(folder.path().join("a.wav")).arg(&out).assert().success();
+        program()
+            .args(["encode", "--device", on, "-m"])
+            .arg(&model)
+            .arg(folder.path().join("a.wav"))
+            .arg(&out)
+            .assert()
+            .success();
         fs::read(out).unwrap()
     };
     assert_eq!(codes("flex"), codes("cpu"));

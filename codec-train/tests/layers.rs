@@ -166,10 +166,14 @@ const LOG_MEL: &str = r#"[
 
 #[test]
 fn outputs_are_the_engines() {
-    for (json, input, lengths) in
-        [(CONVOLUTIONS, 2, [8, 17, 30].as_slice()), (SUMS, 3, &[4, 9, 13]), (LSTMS, 3, &[1, 12]), (ISTFT, 2, &[4, 11]),
-         (ATTENTION, 3, &[1, 4, 7, 300]), (LOG_MEL, 1, &[40, 57, 400])]
-    {
+    for (json, input, lengths) in [
+        (CONVOLUTIONS, 2, [8, 17, 30].as_slice()),
+        (SUMS, 3, &[4, 9, 13]),
+        (LSTMS, 3, &[1, 12]),
+        (ISTFT, 2, &[4, 11]),
+        (ATTENTION, 3, &[1, 4, 7, 300]),
+        (LOG_MEL, 1, &[40, 57, 400]),
+    ] {
         let chains = chains(json, input);
         lengths.iter().for_each(|rows| chains.equal(*rows));
     }
@@ -177,7 +181,9 @@ fn outputs_are_the_engines() {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    for (json, input, rows) in [(CONVOLUTIONS, 2, 17), (SUMS, 3, 9), (LSTMS, 3, 6), (ISTFT, 2, 6), (ATTENTION, 3, 9), (LOG_MEL, 1, 60)] {
+    for (json, input, rows) in
+        [(CONVOLUTIONS, 2, 17), (SUMS, 3, 9), (LSTMS, 3, 6), (ISTFT, 2, 6), (ATTENTION, 3, 9), (LOG_MEL, 1, 60)]
+    {
         chains(json, input).gradients(rows);
     }
 }

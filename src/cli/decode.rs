@@ -126,7 +126,8 @@ pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitC
         quiet: global.quiet,
     };
     let report = Report { device: device.map(|d| d.name().to_owned()), ..Report::new("decode", path) };
-    match (&args.out_dir, &args.output) {
+    let options = job.options.clone();
+    Device::serving(device, &options, || match (&args.out_dir, &args.output) {
         (Some(folder), _) => {
             let plan = batch::Plan {
                 input: &args.input,
@@ -144,7 +145,7 @@ pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitC
             batch::single(report, global, to_stdout, || job.run(&args.input, output, None))
         }
         (None, None) => unreachable!("clap asks for one of them"),
-    }
+    })
 }
 
 /// The levels of some of the model's codes.

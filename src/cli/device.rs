@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::ExitCode,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -10,6 +11,7 @@ use std::{
 use codec::{
     Codes, Error, Model, Options, Segment,
     core::{
+        RunError,
         pipeline::{Crossfade, Segmented, Window, Windowed, normalize},
         spec::Framing,
     },
@@ -88,13 +90,14 @@ impl DeviceArgs {
         if !quiet {
             eprintln!("device {}: {}", self.device, coder.device());
         }
-        Ok(Some(Device { model, encode: Batcher::new(self.batch), decode: Batcher::new(self.batch), coder }))
+        Ok(Some(Device { model, half, encode: Batcher::new(self.batch), decode: Batcher::new(self.batch), coder }))
     }
 }
 
 /// An opened device, shared by the files that are worked on.
 pub struct Device<'m> {
     model: &'m Model,
+    half: Half,
     coder: Box<dyn Coder + 'm>,
     encode: Batcher<Vec<f32>, Vec<u16>>,
     decode: Batcher<Coded, Vec<f32>>,
@@ -103,6 +106,20 @@ pub struct Device<'m> {
 impl<'m> Device<'m> {
     pub fn name(&self) -> &str {
         self.coder.device()
+    }
+
+    /// Runs `work`, whose encoders or decoders wait for what this computes meanwhile: all on one thread, for devices keep
+    /// memory for each.
+    pub fn serving<R>(device: Option<&Self>, options: &Options, work: impl FnOnce() -> R) -> R {
+        let Some(device) = device else { return work() };
+        std::thread::scope(|scope| {
+            scope.spawn(|| match device.half {
+                Half::Encoder => device.encode.serve(|signals| device.coder.encode(signals, options)),
+                Half::Decoder => device.decode.serve(|signals| device.coder.decode(signals, options)),
+            });
+            let _close = Close(device);
+            work()
+        })
     }
 
     /// An encoder for one signal on the device, or on the engine where there is none.
@@ -127,6 +144,16 @@ impl<'m> Device<'m> {
             None => Decoder::Engine(model.decoder(options)?),
             Some(device) => Decoder::Device(Restored::new(device, options)?),
         })
+    }
+}
+
+/// Ends the serving, however the work ends.
+struct Close<'a, 'm>(&'a Device<'m>);
+
+impl Drop for Close<'_, '_> {
+    fn drop(&mut self) {
+        self.0.encode.close();
+        self.0.decode.close();
     }
 }
 
@@ -218,6 +245,9 @@ impl<'a, 'm> Gathered<'a, 'm> {
 
     fn feed(&mut self, pcm: &[f32], finish: bool, out: &mut Codes) -> Result<(), Error> {
         let channels = self.device.model.spec().channels as usize;
+        if let Some(index) = pcm.iter().position(|v| !v.is_finite()) {
+            return Err(RunError::NotFinite { index: index + self.samples as usize * channels }.into());
+        }
         self.samples += (pcm.len() / channels.max(1)) as u64;
         let parts = &mut self.parts;
         match &mut self.cut {
@@ -261,9 +291,7 @@ impl<'a, 'm> Gathered<'a, 'm> {
             std::mem::take(&mut self.parts).into_iter().map(|(pcm, scale, window)| (pcm, (scale, window))).unzip();
         let segmented = matches!(self.cut, Cut::Segments(..));
         let before = out.frames();
-        let coder = &*self.device.coder;
-        let results = self.seat.submit(signals, &|signals| coder.encode(signals, self.options));
-        for (codes, (scale, window)) in results.into_iter().zip(places) {
+        for (codes, (scale, window)) in self.seat.submit(signals).into_iter().zip(places) {
             let codes = codes?;
             let frames = codes.len() / self.codebooks.max(1);
             if segmented {
@@ -345,10 +373,7 @@ impl<'a, 'm> Restored<'a, 'm> {
     }
 
     fn feed(&mut self, codes: &Codes, finish: bool, out: &mut Vec<f32>) -> Result<(), Error> {
-        let coder = &*self.device.coder;
-        let options = self.options;
-        let run = |signals: &[Coded]| coder.decode(signals, options);
-        let (first, codebooks) = (options.first_codebook, self.codebooks);
+        let (first, codebooks) = (self.options.first_codebook, self.codebooks);
         let coded = |data| Coded { first, codebooks, data };
         let Some(crossfade) = &mut self.crossfade else {
             if !codes.segments.is_empty() {
@@ -357,9 +382,9 @@ impl<'a, 'm> Restored<'a, 'm> {
             self.whole.extend_from_slice(&codes.data);
             let spec = self.device.model.spec();
             let samples = (self.whole.len() / self.codebooks.max(1)).saturating_mul(spec.hop as usize);
-            within(self.device.model, options, samples.saturating_mul(4 * spec.channels as usize), samples)?;
+            within(self.device.model, self.options, samples.saturating_mul(4 * spec.channels as usize), samples)?;
             if finish {
-                for pcm in self.seat.submit(vec![coded(std::mem::take(&mut self.whole))], &run) {
+                for pcm in self.seat.submit(vec![coded(std::mem::take(&mut self.whole))]) {
                     out.extend(pcm?);
                 }
             }
@@ -385,7 +410,7 @@ impl<'a, 'm> Restored<'a, 'm> {
         }
         if finish || self.segments.len() >= GATHERED {
             let (parts, scales): (Vec<_>, Vec<_>) = std::mem::take(&mut self.segments).into_iter().unzip();
-            for (pcm, scale) in self.seat.submit(parts, &run).into_iter().zip(scales) {
+            for (pcm, scale) in self.seat.submit(parts).into_iter().zip(scales) {
                 crossfade.push(&pcm?, scale, out);
             }
         }
@@ -412,8 +437,7 @@ fn within(model: &Model, options: &Options, bytes: usize, samples: usize) -> Res
     })
 }
 
-/// Puts together what several threads wait for. Whoever completes a batch computes it: when all signals that are open wait,
-/// or enough of them do.
+/// Puts together what several threads wait for: a batch is computed when all signals that are open wait, or enough of them.
 struct Batcher<I, O> {
     state: Mutex<State<I, O>>,
     changed: Condvar,
@@ -426,8 +450,8 @@ struct State<I, O> {
     /// What is wanted, by the numbers of seat and item.
     queue: BTreeMap<(u64, usize), I>,
     done: BTreeMap<(u64, usize), Result<O, Error>>,
-    running: bool,
     next: u64,
+    closed: bool,
 }
 
 /// A signal's place at a [`Batcher`], given up when dropped.
@@ -436,11 +460,9 @@ struct Seat<'a, I, O> {
     number: u64,
 }
 
-type Work<'w, I, O> = &'w dyn Fn(&[I]) -> Vec<Result<O, Error>>;
-
 impl<I, O> Batcher<I, O> {
     fn new(most: usize) -> Self {
-        let state = State { open: 0, queue: BTreeMap::new(), done: BTreeMap::new(), running: false, next: 0 };
+        let state = State { open: 0, queue: BTreeMap::new(), done: BTreeMap::new(), next: 0, closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), most: most.max(1) }
     }
 
@@ -448,11 +470,46 @@ impl<I, O> Batcher<I, O> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wait<'a>(&self, state: MutexGuard<'a, State<I, O>>) -> MutexGuard<'a, State<I, O>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn seat(&self) -> Seat<'_, I, O> {
         let mut state = self.lock();
         state.open += 1;
         state.next += 1;
         Seat { batcher: self, number: state.next }
+    }
+
+    /// Computes batches by `work` until it is closed. Each that waits gets an answer, even if `work` panics.
+    fn serve(&self, work: impl Fn(&[I]) -> Vec<Result<O, Error>>) {
+        loop {
+            let mut state = self.lock();
+            loop {
+                let mut waiting: Vec<u64> = state.queue.keys().map(|(seat, _)| *seat).collect();
+                waiting.dedup();
+                if !waiting.is_empty() && waiting.len() >= state.open.min(self.most) {
+                    break;
+                }
+                if state.closed {
+                    return;
+                }
+                state = self.wait(state);
+            }
+            let (places, batch): (Vec<_>, Vec<_>) = std::mem::take(&mut state.queue).into_iter().unzip();
+            drop(state);
+            let results = catch_unwind(AssertUnwindSafe(|| work(&batch))).unwrap_or_default();
+            let none = || Error::Device { device: "the device".into(), reason: "it gave no result".into() };
+            let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+            let results = places.into_iter().zip(results.map(|r| r.unwrap_or_else(|| Err(none()))));
+            self.lock().done.extend(results);
+            self.changed.notify_all();
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
     }
 }
 
@@ -464,52 +521,19 @@ impl<I, O> Drop for Seat<'_, I, O> {
 }
 
 impl<I, O> Seat<'_, I, O> {
-    /// What `work`, which is the same for all seats, makes of `items`.
-    fn submit(&self, items: Vec<I>, work: Work<'_, I, O>) -> Vec<Result<O, Error>> {
+    /// What is made of `items`.
+    fn submit(&self, items: Vec<I>) -> Vec<Result<O, Error>> {
         let count = items.len();
         let mut state = self.batcher.lock();
         state.queue.extend(items.into_iter().enumerate().map(|(i, item)| ((self.number, i), item)));
         self.batcher.changed.notify_all();
         loop {
             let own = (self.number, 0)..=(self.number, usize::MAX);
-            if state.done.range(own.clone()).count() == count {
+            if state.done.range(own).count() == count {
                 return (0..count).filter_map(|i| state.done.remove(&(self.number, i))).collect();
             }
-            let mut waiting: Vec<u64> = state.queue.keys().map(|(seat, _)| *seat).collect();
-            waiting.dedup();
-            let full = waiting.len() >= state.open.min(self.batcher.most);
-            if state.running || waiting.is_empty() || !full {
-                state = self.batcher.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            state.running = true;
-            let (places, batch): (Vec<_>, Vec<_>) = std::mem::take(&mut state.queue).into_iter().unzip();
-            drop(state);
-            let mut results = Running { batcher: self.batcher, places, results: Vec::new() };
-            results.results = work(&batch);
-            drop(results);
-            state = self.batcher.lock();
+            state = self.batcher.wait(state);
         }
-    }
-}
-
-/// A batch that is computed. However it ends, each that waits gets an answer.
-struct Running<'a, I, O> {
-    batcher: &'a Batcher<I, O>,
-    places: Vec<(u64, usize)>,
-    results: Vec<Result<O, Error>>,
-}
-
-impl<I, O> Drop for Running<'_, I, O> {
-    fn drop(&mut self) {
-        let mut state = self.batcher.lock();
-        state.running = false;
-        let mut results = std::mem::take(&mut self.results).into_iter();
-        for place in self.places.drain(..) {
-            let none = || Error::Device { device: "the device".into(), reason: "it gave no result".into() };
-            state.done.insert(place, results.next().unwrap_or_else(|| Err(none())));
-        }
-        self.batcher.changed.notify_all();
     }
 }
 
@@ -521,56 +545,61 @@ mod tests {
         *n.as_ref().unwrap()
     }
 
+    /// Runs a function for each of some seats that are taken before, while `work` serves.
+    fn served(
+        seats: usize,
+        work: impl Fn(&[usize]) -> Vec<Result<usize, Error>> + Sync,
+        each: impl Fn(usize, Seat<'_, usize, usize>) + Sync,
+    ) {
+        let batcher = Batcher::new(8);
+        let seats: Vec<_> = (0..seats).map(|_| batcher.seat()).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| batcher.serve(&work));
+            std::thread::scope(|scope| {
+                for (i, seat) in seats.into_iter().enumerate() {
+                    let each = &each;
+                    scope.spawn(move || each(i, seat));
+                }
+            });
+            batcher.close();
+        });
+    }
+
     #[test]
     fn signals_that_wait_are_one_batch() {
-        let batcher = Batcher::<usize, usize>::new(8);
         let sizes = Mutex::new(Vec::new());
-        let seats: Vec<_> = (0..4).map(|_| batcher.seat()).collect();
-        std::thread::scope(|scope| {
-            for (i, seat) in seats.into_iter().enumerate() {
-                let sizes = &sizes;
-                scope.spawn(move || {
-                    let work = |items: &[usize]| {
-                        sizes.lock().unwrap().push(items.len());
-                        items.iter().map(|n| Ok(n * 10)).collect()
-                    };
-                    let got = seat.submit(vec![i, i + 100], &work);
-                    assert_eq!((number(&got[0]), number(&got[1])), (i * 10, i * 10 + 1000));
-                });
-            }
+        let work = |items: &[usize]| {
+            sizes.lock().unwrap().push(items.len());
+            items.iter().map(|n| Ok(n * 10)).collect()
+        };
+        served(4, work, |i, seat| {
+            let got = seat.submit(vec![i, i + 100]);
+            assert_eq!((number(&got[0]), number(&got[1])), (i * 10, i * 10 + 1000));
         });
         assert_eq!(*sizes.lock().unwrap(), [8]);
     }
 
     #[test]
     fn a_signal_that_gives_up_does_not_hold_the_others() {
-        let batcher = Batcher::<usize, usize>::new(8);
-        let (a, b) = (batcher.seat(), batcher.seat());
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(move || a.submit(vec![1], &|items| items.iter().map(|n| Ok(n + 1)).collect()));
-            drop(b);
-            assert_eq!(number(&waits.join().unwrap()[0]), 2);
+        let work = |items: &[usize]| items.iter().map(|n| Ok(n + 1)).collect();
+        served(3, work, |i, seat| {
+            if i > 0 {
+                assert_eq!(number(&seat.submit(vec![i])[0]), i + 1);
+                assert_eq!(number(&seat.submit(vec![7])[0]), 8);
+            }
         });
     }
 
     #[test]
-    fn a_batch_that_panics_leaves_errors() {
-        let batcher = Batcher::<usize, usize>::new(8);
-        let seats = [batcher.seat(), batcher.seat()];
-        let failed = Mutex::new(0);
-        std::thread::scope(|scope| {
-            for seat in seats {
-                let failed = &failed;
-                scope.spawn(move || {
-                    let work = |_: &[usize]| -> Vec<Result<usize, Error>> { panic!("a device") };
-                    let got = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| seat.submit(vec![1], &work)));
-                    // One of them computed, and the other was told.
-                    if got.map_or(true, |results| results[0].is_err()) {
-                        *failed.lock().unwrap() += 1;
-                    }
-                });
-            }
+    fn a_batch_that_panics_or_is_too_short_leaves_errors() {
+        let work = |items: &[usize]| match items {
+            [5, ..] => panic!("a device"),
+            _ => vec![Ok(1)],
+        };
+        served(1, work, |_, seat| {
+            assert!(seat.submit(vec![5])[0].is_err());
+            let got = seat.submit(vec![1, 2]);
+            assert!(got[0].is_ok() && got[1].is_err());
         });
-        assert_eq!(*failed.lock().unwrap(), 2);
     }
 }

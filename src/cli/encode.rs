@@ -150,7 +150,8 @@ pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitC
     let device = device.as_ref();
     let job = Job { model: &model, device, options, stream, allow, force: args.force, quiet: global.quiet };
     let report = Report { device: device.map(|d| d.name().to_owned()), ..Report::new("encode", path) };
-    match (&args.out_dir, &args.output) {
+    let options = job.options.clone();
+    Device::serving(device, &options, || match (&args.out_dir, &args.output) {
         (Some(folder), _) => {
             let kind = Kind::from(args.format);
             let plan = batch::Plan {
@@ -166,7 +167,7 @@ pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitC
         }
         (None, Some(output)) => batch::single(report, global, false, || job.run(&args.input, output, None)),
         (None, None) => unreachable!("clap asks for one of them"),
-    }
+    })
 }
 
 /// Whether the codes can have the shape in files of this kind.

@@ -28,7 +28,7 @@ use crate::{
     device::{self, Opened},
     quantizer::{Rules, TrainQuantizer},
 };
-use run::Signal;
+use run::{Budget, Signal};
 use stage::Stage;
 
 /// One half of a model on a device.
@@ -92,7 +92,7 @@ impl<'m> DeviceCoder<'m> {
     fn latents(&self, signals: &[Vec<f32>]) -> Result<Vec<Option<Tensor<3>>>, TrainError> {
         let channels = self.model.spec().channels as usize;
         let signals = signals.iter().map(|s| Signal::Host { values: s.clone(), channels }).collect();
-        let latents = run::run(&self.stages, &self.vars, signals, &self.opened)?;
+        let latents = run::run(&self.stages, &self.vars, signals, &self.opened, Budget::default())?;
         Ok(latents.into_iter().map(|l| l.map(|l| l.on(&self.opened.device))).collect())
     }
 
@@ -168,21 +168,14 @@ impl<'m> DeviceCoder<'m> {
             let frames = coded.data.len() / coded.codebooks.max(1);
             let mut latent = vec![0.0; frames * quantizer.rows_per_frame() * quantizer.dim()];
             let mut scratch = vec![0.0; quantizer.scratch_len(frames, 1)];
-            quantizer.decode_range(
-                cx,
-                &coded.data,
-                frames,
-                coded.first,
-                coded.codebooks,
-                &mut latent,
-                &mut scratch,
-            )?;
+            quantizer.decode_range(cx, &coded.data, frames, coded.first, coded.codebooks, &mut latent, &mut scratch)?;
             Ok(Signal::Host { values: latent, channels: quantizer.dim() })
         };
         let latents: Vec<_> = signals.iter().map(latent).collect();
         let good = latents.iter().filter_map(|l| l.as_ref().ok().cloned()).collect();
-        let mut decoded =
-            run::run(&self.stages, &self.vars, good, &self.opened).map_err(|e| self.error(e))?.into_iter();
+        let mut decoded = run::run(&self.stages, &self.vars, good, &self.opened, Budget::default())
+            .map_err(|e| self.error(e))?
+            .into_iter();
         let each = |(coded, latent): (&Coded, Result<Signal, Error>)| {
             latent?;
             if let Some(signal) = decoded.next().flatten() {
@@ -196,7 +189,11 @@ impl<'m> DeviceCoder<'m> {
     }
 
     /// The same error for all, and panics of the device as errors.
-    fn all<T>(&self, count: usize, work: impl FnOnce() -> Result<Vec<Result<T, Error>>, Error>) -> Vec<Result<T, Error>> {
+    fn all<T>(
+        &self,
+        count: usize,
+        work: impl FnOnce() -> Result<Vec<Result<T, Error>>, Error>,
+    ) -> Vec<Result<T, Error>> {
         let failed = |reason: String| Error::Device { device: self.opened.name.clone(), reason };
         match guarded(&self.opened.name, work) {
             Ok(Ok(results)) => results,
@@ -291,9 +288,9 @@ impl Search {
             return Ok(vec![Vec::new(); latents.len()]);
         }
         let books = self.quantizer.codes(vars, Tensor::cat(all, 2), most)?;
-        let flat: Vec<i64> = Tensor::<1, Int>::cat(books, 0).try_into_vec_as::<i64>().map_err(|e| {
-            TrainError::Device { name: "codes".into(), reason: format!("{e:?}") }
-        })?;
+        let flat: Vec<i64> = Tensor::<1, Int>::cat(books, 0)
+            .try_into_vec_as::<i64>()
+            .map_err(|e| TrainError::Device { name: "codes".into(), reason: format!("{e:?}") })?;
         // Codebook after codebook, each frame after frame.
         let mut starts = Vec::with_capacity(most);
         let mut start = 0;

@@ -7,10 +7,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::stage::{Kind, Reach, Stage};
 use crate::{TrainError, Vars, device::Opened, host};
 
-/// Values of the widest activation of a piece, about.
-const PIECE: usize = 2 << 20;
-/// Of a batch of pieces, at most, where a single one is not more.
-const BATCH: usize = 16 << 20;
+/// What is computed at once, in values of the widest activation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// Of a piece, about.
+    pub piece: usize,
+    /// Of a batch of pieces, at most, where a single one is not more.
+    pub batch: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { piece: 2 << 20, batch: 16 << 20 }
+    }
+}
 
 /// A signal between two stages.
 #[derive(Clone, Debug)]
@@ -63,6 +73,7 @@ pub(super) fn run(
     vars: &Vars,
     signals: Vec<Signal>,
     opened: &Opened,
+    budget: Budget,
 ) -> Result<Vec<Option<Signal>>, TrainError> {
     let mut signals: Vec<Option<Signal>> =
         signals.into_iter().map(|signal| Some(signal).filter(|s| s.rows() > 0)).collect();
@@ -71,8 +82,8 @@ pub(super) fn run(
             signals.iter_mut().enumerate().filter_map(|(i, s)| Some((i, s.take()?))).collect();
         let (places, inputs): (Vec<_>, Vec<_>) = there.into_iter().unzip();
         let outputs = match stage.kind {
-            Kind::Local(reach) => local(stage, reach, vars, &inputs, &opened.device)?,
-            Kind::Whole { causal } => whole(stage, causal, vars, &inputs, opened)?,
+            Kind::Local(reach) => local(stage, reach, vars, &inputs, &opened.device, budget)?,
+            Kind::Whole { causal } => whole(stage, causal, vars, &inputs, opened, budget.batch)?,
         };
         places.into_iter().zip(outputs).for_each(|(place, output)| signals[place] = output);
     }
@@ -115,11 +126,11 @@ fn local(
     vars: &Vars,
     signals: &[Signal],
     device: &Device,
+    budget: Budget,
 ) -> Result<Vec<Option<Signal>>, TrainError> {
     // No more than half of what is computed may be there for its neighbours' sake.
-    let units = (PIECE / stage.widest.max(1)).max(2 * (reach.left + reach.right)).max(1);
-    let pieces: Vec<Piece> =
-        signals.iter().enumerate().flat_map(|(i, s)| pieces(i, s.rows(), units, reach)).collect();
+    let units = (budget.piece / stage.widest.max(1)).max(2 * (reach.left + reach.right)).max(1);
+    let pieces: Vec<Piece> = signals.iter().enumerate().flat_map(|(i, s)| pieces(i, s.rows(), units, reach)).collect();
     // Pieces of the same length are computed together, whichever signals they are of.
     let mut by_rows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (i, piece) in pieces.iter().enumerate() {
@@ -128,7 +139,7 @@ fn local(
     let mut outputs: Vec<Option<Tensor<3>>> = pieces.iter().map(|_| None).collect();
     for (rows, group) in by_rows {
         let values = rows.div_ceil(reach.rows_in).saturating_mul(stage.widest);
-        for batch in group.chunks((BATCH / values.max(1)).max(1)) {
+        for batch in group.chunks((budget.batch / values.max(1)).max(1)) {
             let parts = batch.iter().map(|i| {
                 let Piece { signal, from, to, .. } = pieces[*i];
                 signals[signal].part(from, to, device)
@@ -159,6 +170,7 @@ fn whole(
     vars: &Vars,
     signals: &[Signal],
     opened: &Opened,
+    most: usize,
 ) -> Result<Vec<Option<Signal>>, TrainError> {
     let mut order: Vec<usize> = (0..signals.len()).collect();
     order.sort_by_key(|i| signals[*i].rows());
@@ -168,7 +180,7 @@ fn whole(
         let fits = |n: usize| {
             let rows = signals[rest[n]].rows();
             let values = rows.saturating_mul(stage.widest).saturating_mul(n + 1);
-            n == 0 || ((causal || rows == signals[*first].rows()) && values <= BATCH)
+            n == 0 || ((causal || rows == signals[*first].rows()) && values <= most)
         };
         let count = (0..rest.len()).take_while(|n| fits(*n)).count();
         let (batch, later) = rest.split_at(count);
@@ -199,5 +211,121 @@ fn forward(stage: &Stage, vars: &Vars, x: Tensor<3>) -> Result<Option<Tensor<3>>
     match stage.network.forward(vars, x) {
         Err(TrainError::TooShort { .. }) => Ok(None),
         y => y.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codec_core::spec::{Layer, layer_tensors};
+
+    use super::{super::stage, *};
+    use crate::{Store, Tracking, device, net::Network};
+
+    fn noise(seed: usize, n: usize) -> Vec<f32> {
+        let mut random = crate::net::Random::new(seed as u64, "coder", 0);
+        (0..n).map(|_| random.within(0.7) as f32).collect()
+    }
+
+    /// Signals of several lengths in small pieces, against the network on each alone and whole.
+    fn pieces_are_the_whole(json: &str, channels: usize, stages: usize, lengths: &[usize]) {
+        let layers: Vec<Layer> = serde_json::from_str(json).unwrap();
+        let mut store = Store::new(&device::cpu());
+        for (i, t) in layer_tensors(&layers, channels as u32).into_iter().enumerate() {
+            store.insert(&t.name, &t.shape, noise(i + 1, t.shape.iter().product()), false);
+        }
+        let vars = store.vars(Tracking::None);
+        let cut = stage::stages(&layers, channels).unwrap();
+        assert_eq!(cut.len(), stages);
+        let opened = device::find("flex").unwrap();
+        let signals: Vec<Signal> =
+            lengths.iter().map(|n| Signal::Host { values: noise(*n, n * channels), channels }).collect();
+        let budget = Budget { piece: 1, batch: 400 };
+        let got = run(&cut, &vars, signals.clone(), &opened, budget).unwrap();
+        let network = Network::new(&layers).unwrap();
+        for ((signal, got), n) in signals.into_iter().zip(got).zip(lengths) {
+            let expected = network.forward(&vars, signal.on(&opened.device)).unwrap();
+            let expected = host(expected.swap_dims(1, 2));
+            let got = got.unwrap().into_host();
+            assert_eq!(got.len(), expected.len(), "{n} rows");
+            let largest = expected.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+            for (i, (a, b)) in got.iter().zip(&expected).enumerate() {
+                assert!((a - b).abs() <= 1e-5 * largest, "{n} rows, value {i}: {a} for {b}");
+            }
+        }
+    }
+
+    const LENGTHS: &[usize] = &[30, 97, 98, 1000, 1001, 1007, 2000, 1000];
+
+    #[test]
+    fn down_and_up() {
+        pieces_are_the_whole(
+            r#"[{"type": "conv", "name": "a", "input": 2, "output": 4, "kernel": 7, "bias": true,
+                 "padding": {"mode": "reflect", "left": 3, "right": 3}},
+                {"type": "residual", "body": [{"type": "conv", "name": "r", "input": 4, "output": 4, "kernel": 3,
+                 "dilation": 9, "bias": false, "padding": {"mode": "zero", "left": 9, "right": 9}}]},
+                {"type": "conv", "name": "b", "input": 4, "output": 3, "kernel": 8, "stride": 5, "bias": true,
+                 "padding": {"mode": "reflect", "left": 3, "right": 0, "complete": true}},
+                {"type": "conv", "name": "c", "input": 3, "output": 3, "kernel": 4, "stride": 2, "bias": true,
+                 "padding": {"mode": "replicate", "left": 2, "right": 0, "complete": true}},
+                {"type": "conv-transpose", "name": "d", "input": 3, "output": 2, "kernel": 8, "stride": 4, "bias": true,
+                 "trim_left": 2, "trim_right": 2},
+                {"type": "conv-transpose", "name": "e", "input": 2, "output": 2, "kernel": 7, "stride": 3, "bias": true,
+                 "trim_left": 0, "trim_right": 4},
+                {"type": "activation", "function": "tanh"}]"#,
+            2,
+            1,
+            LENGTHS,
+        );
+    }
+
+    #[test]
+    fn layers_that_see_everything_lie_between() {
+        pieces_are_the_whole(
+            r#"[{"type": "pad-end", "multiple": 6},
+                {"type": "conv", "name": "a", "input": 1, "output": 4, "kernel": 6, "stride": 3, "bias": true,
+                 "padding": {"mode": "zero", "left": 2, "right": 1}},
+                {"type": "lstm", "name": "l", "input": 4, "hidden": 4, "layers": 2, "bidirectional": false, "skip": true},
+                {"type": "conv", "name": "b", "input": 4, "output": 4, "kernel": 4, "stride": 2, "bias": true,
+                 "padding": {"mode": "zero", "left": 2, "right": 0}},
+                {"type": "residual", "body": [{"type": "attention", "name": "t", "channels": 4, "heads": 2, "head_dim": 2,
+                 "rotary": {"theta": 10.0, "pairing": "halves"}, "span": {"type": "causal", "window": 20}}]},
+                {"type": "group-norm", "name": "g", "channels": 4, "groups": 2, "epsilon": 1e-5},
+                {"type": "linear", "name": "h", "input": 4, "output": 22, "bias": true},
+                {"type": "istft", "n_fft": 20, "hop": 6}]"#,
+            1,
+            6,
+            LENGTHS,
+        );
+    }
+
+    #[test]
+    fn a_signal_that_is_too_short_is_left_out() {
+        let layers: Vec<Layer> = serde_json::from_str(
+            r#"[{"type": "conv", "name": "a", "input": 1, "output": 1, "kernel": 9, "bias": false,
+                 "padding": {"mode": "zero", "left": 0, "right": 0}}]"#,
+        )
+        .unwrap();
+        let mut store = Store::new(&device::cpu());
+        store.insert("a.weight", &[1, 1, 9], noise(1, 9), false);
+        let signals = [0, 8, 9, 40].map(|n| Signal::Host { values: noise(n, n), channels: 1 });
+        let opened = device::find("flex").unwrap();
+        let stages = stage::stages(&layers, 1).unwrap();
+        let got = run(&stages, &store.vars(Tracking::None), signals.to_vec(), &opened, Budget::default()).unwrap();
+        let rows: Vec<_> = got.iter().map(|s| s.as_ref().map(Signal::rows)).collect();
+        assert_eq!(rows, [None, None, Some(1), Some(32)]);
+    }
+
+    #[test]
+    fn a_signal_that_no_tensor_holds_is_an_error() {
+        let layers: Vec<Layer> = serde_json::from_str(
+            r#"[{"type": "lstm", "name": "l", "input": 1, "hidden": 1, "layers": 1, "bidirectional": false, "skip": false}]"#,
+        )
+        .unwrap();
+        let opened = device::Opened { largest: 100, ..device::find("flex").unwrap() };
+        let signal = Signal::Host { values: noise(1, 200), channels: 1 };
+        let stages = stage::stages(&layers, 1).unwrap();
+        let vars = Store::new(&device::cpu()).vars(Tracking::None);
+        let error = run(&stages, &vars, vec![signal], &opened, Budget::default()).unwrap_err().to_string();
+        assert!(error.contains("200 rows") && error.contains("25") && error.contains("cut the file"), "{error}");
     }
 }

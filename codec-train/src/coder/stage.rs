@@ -18,7 +18,9 @@ pub(super) struct Stage {
 pub(super) enum Kind {
     Local(Reach),
     /// Of the whole signal. If `causal`, rows do not depend on those after them.
-    Whole { causal: bool },
+    Whole {
+        causal: bool,
+    },
 }
 
 /// How far a run of layers looks, in units: the rows, in and out, after which everything repeats.
@@ -205,22 +207,21 @@ fn one(layer: &Layer, s: Rows) -> Rows {
         }
         Layer::Istft(l) => {
             let (hop, cut) = (i64::from(l.hop), i64::from(l.n_fft - l.hop) / 2);
-            Rows {
-                first: s.first * hop,
-                from: (s.from - 1) * hop + i64::from(l.n_fft) - cut,
-                to: s.to * hop - cut,
-            }
+            Rows { first: s.first * hop, from: (s.from - 1) * hop + i64::from(l.n_fft) - cut, to: s.to * hop - cut }
         }
         Layer::Trim { left, right } => {
             let left = i64::from(*left);
             Rows { first: s.first, from: (s.from - left).max(s.first), to: s.to - left - i64::from(*right) }
         }
         Layer::Residual(l) => both(span(&l.body, s), span(&l.shortcut, s)),
-        Layer::Parallel(l) => l.branches.iter().fold(None, |sum: Option<Rows>, branch| {
-            let body = span(&branch.body, s);
-            Some(span(&branch.then, sum.map_or(body, |sum| both(sum, body))))
-        })
-        .unwrap_or(s),
+        Layer::Parallel(l) => l
+            .branches
+            .iter()
+            .fold(None, |sum: Option<Rows>, branch| {
+                let body = span(&branch.body, s);
+                Some(span(&branch.then, sum.map_or(body, |sum| both(sum, body))))
+            })
+            .unwrap_or(s),
         _ => s,
     }
 }
