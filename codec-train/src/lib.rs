@@ -7,6 +7,7 @@
 
 mod checkpoint;
 pub mod coder;
+mod cpu;
 pub mod data;
 pub mod device;
 pub mod disc;

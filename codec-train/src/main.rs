@@ -19,6 +19,9 @@ use codec_train::{
     trainer::{Ended, StepReport, Trainer, export},
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Train neural audio codecs.
 #[derive(Parser)]
 #[command(name = "codec-train", version, max_term_width = 100)]

@@ -175,6 +175,10 @@ pub struct LossRecipe {
     pub stft: f32,
     /// Resolutions of the STFT loss; empty for the usual three.
     pub stft_scales: Vec<StftScale>,
+    /// Complex spectra with compressed magnitudes.
+    pub compressed: f32,
+    /// Resolutions of it; empty for the usual three.
+    pub compressed_scales: Vec<StftScale>,
     /// The discriminators' judgement.
     pub adversarial: f32,
     /// Its form.
@@ -203,6 +207,8 @@ impl Default for LossRecipe {
             mel_scales: Vec::new(),
             stft: 0.0,
             stft_scales: Vec::new(),
+            compressed: 0.0,
+            compressed_scales: Vec::new(),
             adversarial: 0.0,
             adversarial_kind: AdversarialKind::Hinge,
             features: 0.0,
@@ -296,8 +302,17 @@ impl Recipe {
         let (m, d, q, l, r) = (&self.model, &self.data, &self.quantizer, &self.loss, &self.run);
         let sources = [m.system.is_some(), m.model.is_some(), m.spec.is_some()].iter().filter(|s| **s).count();
         let adversarial = l.adversarial != 0.0 || l.features != 0.0;
-        let weights =
-            [l.waveform_l1, l.waveform_l2, l.mel, l.stft, l.adversarial, l.features, l.commitment, l.codebook];
+        let weights = [
+            l.waveform_l1,
+            l.waveform_l2,
+            l.mel,
+            l.stft,
+            l.compressed,
+            l.adversarial,
+            l.features,
+            l.commitment,
+            l.codebook,
+        ];
         let optimizers =
             [("optimizer.rate", &self.optimizer), ("discriminator_optimizer.rate", &self.discriminator_optimizer)];
         let rules: [(bool, &'static str, &'static str); 19] = [
@@ -321,7 +336,7 @@ impl Recipe {
                 "has a weight that is negative or no number",
             ),
             (
-                weights[..6].iter().all(|w| *w == 0.0),
+                weights[..7].iter().all(|w| *w == 0.0),
                 "loss",
                 "has no weight but those of the quantizer: nothing to train for",
             ),
@@ -424,6 +439,7 @@ impl Recipe {
             ("waveform_l2", l.waveform_l2),
             ("mel", l.mel),
             ("stft", l.stft),
+            ("compressed", l.compressed),
             ("adversarial", l.adversarial),
             ("features", l.features),
         ];

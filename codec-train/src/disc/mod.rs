@@ -10,7 +10,11 @@ use burn::tensor::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Store, TrainError, Vars,
+    Store, TrainError, Vars, cpu,
+    cpu::{
+        layers::{Function, pointwise},
+        spectrum::image,
+    },
     loss::{Ends, Judged, Spectrogram},
     net::{Random, conv_bound},
 };
@@ -300,7 +304,8 @@ impl Discriminator {
         for (band, view) in self.look.views(x).into_iter().enumerate() {
             let mut x = view;
             for (i, l) in self.stack.iter().enumerate() {
-                x = leaky_relu(convolve(&format!("{}.{band}.{i}", self.name), l, vars, x)?, self.slope);
+                let y = convolve(&format!("{}.{band}.{i}", self.name), l, vars, x)?;
+                x = pointwise(&y, Function::LeakyRelu(self.slope as f32)).unwrap_or_else(|| leaky_relu(y, self.slope));
                 features.push(x.clone());
             }
             ends.push(x);
@@ -334,6 +339,12 @@ impl Look {
             }
             Self::Spectrum { spectrogram, bands } => {
                 let bins = spectrogram.bins();
+                if let Some(image) = image(spectrogram.frames(), &x) {
+                    return match bands.as_slice() {
+                        [[0, all]] if *all == bins => vec![image],
+                        bands => bands.iter().map(|[low, high]| image.clone().slice_dim(3, *low..*high)).collect(),
+                    };
+                }
                 let spectra = spectrogram.complex(x.reshape([batch * channels, samples]));
                 let frames = spectra.dims()[1];
                 let part = |from: usize| {
@@ -348,6 +359,12 @@ impl Look {
 
 fn convolve(name: &str, l: &StackLayer, vars: &Vars, x: Tensor<4>) -> Result<Tensor<4>, TrainError> {
     let padding = [0, 1].map(|axis| (l.kernel[axis] - 1) * l.dilation[axis] / 2);
-    let options = ConvOptions::new(l.stride, padding, l.dilation, l.groups);
-    Ok(conv2d(x, vars.weight::<4>(name)?, Some(vars.get::<1>(&format!("{name}.bias"))?), options))
+    let (weight, bias) = (vars.weight::<4>(name)?, vars.get::<1>(&format!("{name}.bias"))?);
+    let on_its_side = l.kernel[1] == 1 && l.kernel[0] > 1;
+    let quick = cpu::conv::Options { stride: l.stride, dilation: l.dilation, groups: l.groups };
+    let padded = cpu::conv::zeros_around(&x, padding, on_its_side);
+    if let Some(y) = padded.and_then(|x| cpu::conv::conv2d(&x, &weight, &bias, quick)) {
+        return Ok(y);
+    }
+    Ok(conv2d(x, weight, Some(bias), ConvOptions::new(l.stride, padding, l.dilation, l.groups)))
 }

@@ -3,6 +3,8 @@
 use burn::tensor::{Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::layers::{mean_difference, mean_magnitude};
+
 /// What a discriminator says of a signal.
 #[derive(Clone, Debug)]
 pub struct Judged {
@@ -62,9 +64,12 @@ pub fn feature_loss(norm: FeatureNorm, real: &[Judged], fake: &[Judged]) -> Opti
     let pairs: Vec<_> = real.iter().zip(fake).flat_map(|(r, f)| r.features.iter().zip(&f.features)).collect();
     mean(pairs.into_iter().map(|(r, f)| {
         let r = r.clone().detach();
-        let difference = (f.clone() - r.clone()).abs().mean();
+        let difference = mean_difference(f, &r).unwrap_or_else(|| (f.clone() - r.clone()).abs().mean());
         match norm {
-            FeatureNorm::Relative => difference / r.abs().mean().clamp_min(1e-8),
+            FeatureNorm::Relative => match mean_magnitude(&r) {
+                Some(magnitude) => difference.div_scalar(magnitude.max(1e-8)),
+                None => difference / r.abs().mean().clamp_min(1e-8),
+            },
             FeatureNorm::Absolute => difference,
         }
     }))

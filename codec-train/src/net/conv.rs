@@ -7,7 +7,7 @@ use burn::tensor::{
 };
 use codec_core::spec::{Conv, ConvTranspose, PadMode, Padding};
 
-use crate::{TrainError, Vars};
+use crate::{TrainError, Vars, cpu};
 
 /// A plain convolution.
 pub(super) fn forward(l: &Conv, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
@@ -20,7 +20,9 @@ pub(super) fn forward(l: &Conv, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, 
     }
     let x = pad(x, l.padding.mode, left, right);
     let (weight, bias) = (vars.weight::<3>(&l.name)?, vars.bias(&l.name, l.bias)?);
-    Ok(conv1d(x, weight, bias, ConvOptions::new([stride], [0], [dilation], l.groups as usize)))
+    let groups = l.groups as usize;
+    let y = cpu::conv::conv1d(&x, &weight, bias.as_ref(), stride, dilation, groups);
+    Ok(y.unwrap_or_else(|| conv1d(x, weight, bias, ConvOptions::new([stride], [0], [dilation], groups))))
 }
 
 /// A convolution of each channel by itself, with zeros around the signal; `weight` `[channels, 1, kernel]`.
@@ -47,6 +49,9 @@ fn pad(x: Tensor<3>, mode: PadMode, left: usize, right: usize) -> Tensor<3> {
         return x;
     }
     let [batch, channels, rows] = x.dims();
+    if let Some(y) = cpu::conv::rows(&x, sources(mode, rows, left, right)) {
+        return y;
+    }
     let zeros = |n: usize| Tensor::zeros([batch, channels, n], &x.device());
     match mode {
         PadMode::Zero => joined(vec![(left, zeros(left)), (rows, x.clone()), (right, zeros(right))]),
@@ -69,6 +74,23 @@ fn pad(x: Tensor<3>, mode: PadMode, left: usize, right: usize) -> Tensor<3> {
     }
 }
 
+/// Which row of a signal each row of a padded one is.
+fn sources(mode: PadMode, rows: usize, left: usize, right: usize) -> cpu::conv::Sources {
+    let last = rows.saturating_sub(1);
+    // A signal that is too short to be mirrored is lengthened by zeros for the mirror only.
+    let long = rows.max(left.max(right) + 1) - 1;
+    let source = |place: usize| match (mode, place.checked_sub(left)) {
+        (_, Some(row)) if row < rows => Some(row),
+        (PadMode::Zero, _) => None,
+        (PadMode::Replicate, None) => Some(0),
+        (PadMode::Replicate, Some(_)) => Some(last),
+        (PadMode::Reflect, None) => Some(left - place).filter(|row| *row < rows),
+        (PadMode::Reflect, Some(row)) if row <= long => None,
+        (PadMode::Reflect, Some(row)) => Some(2 * long - row).filter(|row| *row < rows),
+    };
+    (0..left + rows + right).map(source).collect()
+}
+
 /// Joins parts along time; parts of no rows are left out.
 fn joined(parts: Vec<(usize, Tensor<3>)>) -> Tensor<3> {
     let mut parts: Vec<_> = parts.into_iter().filter(|(rows, _)| *rows > 0).map(|(_, part)| part).collect();
@@ -80,13 +102,14 @@ pub(super) fn transposed(l: &ConvTranspose, vars: &Vars, x: Tensor<3>) -> Result
     let (weight, bias) = (vars.weight::<3>(&l.name)?, vars.bias(&l.name, l.bias)?);
     let [batch, _, rows] = x.dims();
     let options = ConvTransposeOptions::new([l.stride as usize], [0], [0], [1], l.groups as usize);
-    let full = conv_transpose1d(x, weight, bias.clone(), options);
+    let full = cpu::conv::conv_transpose1d(&x, &weight, bias.as_ref(), l.stride as usize, l.groups as usize);
+    let full = full.unwrap_or_else(|| conv_transpose1d(x, weight, bias.clone(), options));
     let len = (rows.max(1) - 1) * l.stride as usize + l.kernel as usize;
     let (left, right) = (l.trim_left as usize, l.trim_right.max(0) as usize);
     if left + right >= len {
         return Err(TrainError::TooShort { layer: l.name.clone(), rows: len, needed: left + right + 1 });
     }
-    let y = if left + right > 0 { full.slice_dim(2, left..len - right) } else { full };
+    let y = if left + right > 0 { super::trimmed(full, left, right) } else { full };
     let more = (-l.trim_right).max(0) as usize;
     if more == 0 {
         return Ok(y);

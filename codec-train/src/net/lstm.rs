@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation::sigmoid};
 use codec_core::spec::Lstm;
 
-use crate::{TrainError, Vars};
+use crate::{TrainError, Vars, cpu};
 
 pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
     let mut y = x.clone();
@@ -32,6 +32,16 @@ fn direction(l: &Lstm, vars: &Vars, suffix: &str, x: Tensor<3>, reverse: bool) -
     let bias = |part: &str| vars.get::<1>(&format!("{}.bias_{part}_{suffix}", l.name));
     let [batch, channels, rows] = x.dims();
     let hidden = l.hidden as usize;
+    let sources = || if reverse { (0..rows).rev().map(Some).collect() } else { (0..rows).map(Some).collect() };
+    if let Some(turned) = cpu::conv::rows(&x, sources()) {
+        let (weight, sum) = (matrix("ih")?.unsqueeze_dim::<3>(2), bias("ih")? + bias("hh")?);
+        let gates = cpu::conv::conv1d(&turned, &weight, Some(&sum), 1, 1, 1);
+        let recurrent = matrix("hh")?;
+        let states = gates.and_then(|gates| cpu::lstm::recur(&gates, &recurrent));
+        if let Some(states) = states.and_then(|states| cpu::conv::rows(&states, sources())) {
+            return Ok(states);
+        }
+    }
     let (weight, bias) = (matrix("ih")?.transpose(), (bias("ih")? + bias("hh")?).reshape([1, 4 * hidden]));
     // What the input gives to many rows' gates, in one product.
     let given = |from: usize| {

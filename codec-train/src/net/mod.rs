@@ -17,7 +17,13 @@ pub(crate) use init::{Random, conv_bound};
 use log_mel::LogMel;
 use spectral::InverseStft;
 
-use crate::{TrainError, Vars};
+use crate::{
+    TrainError, Vars,
+    cpu::{
+        conv::{conv1d, rows as conv_rows},
+        layers::{self, Function},
+    },
+};
 
 /// A chain of layers.
 #[derive(Clone, Debug)]
@@ -58,7 +64,8 @@ impl Network {
             Layer::Activation(a) => activate(a, vars, x)?,
             Layer::Residual(l) => {
                 let body = self.chain(&l.body, vars, x.clone())?;
-                self.chain(&l.shortcut, vars, x)? + body
+                let shortcut = self.chain(&l.shortcut, vars, x)?;
+                layers::add(&body, &shortcut).unwrap_or_else(|| shortcut + body)
             }
             Layer::Parallel(l) => {
                 let mut sum: Option<Tensor<3>> = None;
@@ -82,13 +89,18 @@ impl Network {
             Layer::LayerNorm(l) => layer_norm(l, vars, x)?,
             Layer::Linear(l) => linear(l, vars, x)?,
             Layer::Scale { name, channels } => {
-                x * vars.get::<1>(&format!("{name}.scale"))?.reshape([1, *channels as usize, 1])
+                let factors = vars.get::<1>(&format!("{name}.scale"))?;
+                layers::scale(&x, &factors).unwrap_or_else(|| x * factors.reshape([1, *channels as usize, 1]))
             }
             Layer::PadEnd { multiple } => {
                 let [batch, channels, rows] = x.dims();
                 match rows.next_multiple_of((*multiple).max(1) as usize) - rows {
                     0 => x,
                     more => {
+                        let sources = (0..rows + more).map(|row| Some(row).filter(|row| *row < rows)).collect();
+                        if let Some(y) = conv_rows(&x, sources) {
+                            return Ok(y);
+                        }
                         let zeros = Tensor::zeros([batch, channels, more], &x.device());
                         Tensor::cat(vec![x, zeros], 2)
                     }
@@ -99,7 +111,7 @@ impl Network {
                 if left + right >= rows {
                     return Err(TrainError::TooShort { layer: "trim".into(), rows, needed: left + right + 1 });
                 }
-                x.slice_dim(2, left..rows - right)
+                trimmed(x, left, right)
             }
             Layer::Istft(l) => {
                 let transform = self.transforms.get(&(l.n_fft, l.hop));
@@ -118,6 +130,13 @@ impl Network {
             }
         })
     }
+}
+
+/// A signal without some of its first and last rows.
+fn trimmed(x: Tensor<3>, left: usize, right: usize) -> Tensor<3> {
+    let rows = x.dims()[2];
+    let kept = left..rows - right;
+    conv_rows(&x, kept.clone().map(Some).collect()).unwrap_or_else(|| x.slice_dim(2, kept))
 }
 
 const INT8: &str = "it is quantised to int8; train its float form";
@@ -172,6 +191,18 @@ fn check(
 }
 
 fn activate(a: &Activation, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
+    let quick = match a {
+        Activation::Elu { alpha } => layers::pointwise(&x, Function::Elu(*alpha)),
+        Activation::LeakyRelu { slope } => layers::pointwise(&x, Function::LeakyRelu(*slope)),
+        Activation::Snake { name } => layers::snake(&x, &vars.get::<1>(&format!("{name}.alpha"))?),
+        Activation::Tanh => layers::pointwise(&x, Function::Tanh),
+        Activation::Gelu => layers::pointwise(&x, Function::Gelu),
+        Activation::Silu => layers::pointwise(&x, Function::Silu),
+        Activation::LeakyReluInt8 { .. } => None,
+    };
+    if let Some(y) = quick {
+        return Ok(y);
+    }
     Ok(match a {
         Activation::Elu { alpha } => {
             // Not exp of what is large: its gradient would be infinity times zero.
@@ -211,11 +242,17 @@ fn affine(vars: &Vars, name: &str, x: Tensor<3>) -> Result<Tensor<3>, TrainError
 }
 
 fn layer_norm(l: &spec::LayerNorm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
+    let Some(row) = l.row.filter(|_| l.rows.is_some() && l.affine) else {
+        if l.affine {
+            let (weight, bias) = (vars.get(&format!("{}.weight", l.name))?, vars.get(&format!("{}.bias", l.name))?);
+            if let Some(y) = layers::layer_norm(&x, &weight, &bias, l.epsilon) {
+                return Ok(y);
+            }
+        }
+        let x = normalised(x, 1, l.epsilon);
+        return if l.affine { affine(vars, &l.name, x) } else { Ok(x) };
+    };
     let x = normalised(x, 1, l.epsilon);
-    if !l.affine {
-        return Ok(x);
-    }
-    let Some(row) = l.row.filter(|_| l.rows.is_some()) else { return affine(vars, &l.name, x) };
     let of = |part: &str| {
         let table = vars.get::<2>(&format!("{}.{part}", l.name))?;
         let row = row as usize;
@@ -225,9 +262,12 @@ fn layer_norm(l: &spec::LayerNorm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3
 }
 
 fn linear(l: &spec::Linear, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
-    let weight = vars.weight::<2>(&l.name)?.unsqueeze::<3>();
-    let y = weight.matmul(x);
-    Ok(match vars.bias(&l.name, l.bias)? {
+    let (weight, bias) = (vars.weight::<2>(&l.name)?, vars.bias(&l.name, l.bias)?);
+    if let Some(y) = conv1d(&x, &weight.clone().unsqueeze_dim::<3>(2), bias.as_ref(), 1, 1, 1) {
+        return Ok(y);
+    }
+    let y = weight.unsqueeze::<3>().matmul(x);
+    Ok(match bias {
         Some(bias) => y + bias.reshape([1, l.output as usize, 1]),
         None => y,
     })

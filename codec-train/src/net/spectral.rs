@@ -5,6 +5,11 @@ use std::f64::consts::PI;
 use burn::tensor::{Tensor, TensorData};
 use codec_core::spec::Istft;
 
+use crate::{
+    cpu::spectrum::{Frames, synthesise},
+    loss::Ends,
+};
+
 /// An inverse short-time Fourier transform as a matrix product and shifted sums, so that its gradient is one too.
 #[derive(Clone, Debug)]
 pub(super) struct InverseStft {
@@ -13,7 +18,11 @@ pub(super) struct InverseStft {
     /// `[blocks * hop, n_fft + 2]`: windowed samples of a frame from real, then imaginary parts; rows past `n_fft` are zero.
     basis: Vec<f32>,
     window: Vec<f64>,
+    frames: Frames,
 }
+
+/// The greatest magnitude.
+const MOST: f32 = 100.0;
 
 impl InverseStft {
     pub fn new(l: &Istft) -> Self {
@@ -29,15 +38,19 @@ impl InverseStft {
                 row[bins + k] = (-twice / n as f64 * angle.sin() * window[t]) as f32;
             }
         }
-        Self { n_fft: n, hop, basis, window }
+        let frames = Frames::new(n, hop, Ends::Whole, &window);
+        Self { n_fft: n, hop, basis, window, frames }
     }
 
     /// `[batch, n_fft + 2, frames]` to `[batch, 1, frames * hop]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, channels, frames] = x.dims();
         let (n, hop) = (self.n_fft, self.hop);
+        if let Some(y) = synthesise(&self.frames, MOST, self.weight(frames), &x) {
+            return y;
+        }
         let blocks = n.div_ceil(hop);
-        let magnitude = x.clone().slice_dim(1, 0..channels / 2).exp().clamp_max(100.0);
+        let magnitude = x.clone().slice_dim(1, 0..channels / 2).exp().clamp_max(MOST);
         let phase = x.clone().slice_dim(1, channels / 2..channels);
         let spectrum = Tensor::cat(vec![magnitude.clone() * phase.clone().cos(), magnitude * phase.sin()], 1);
         let basis = TensorData::new(self.basis.clone(), [1, blocks * hop, n + 2]);

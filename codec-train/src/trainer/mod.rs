@@ -23,7 +23,7 @@ use crate::{
     checkpoint::{self, Contents, Loaded, State},
     data::{Corpus, Cut, Loader},
     disc::Discriminators,
-    loss::{Balancer, MelLoss, StftLoss},
+    loss::{Balancer, CompressedLoss, MelLoss, StftLoss},
     optim::Optimizer,
     quantizer::BookReport,
     recipe::Recipe,
@@ -73,6 +73,7 @@ pub struct Trainer {
     judge_optimizer: Optimizer,
     mel: MelLoss,
     stft: StftLoss,
+    compressed: CompressedLoss,
     balancer: Balancer,
     corpus: Arc<Corpus>,
     cut: Cut,
@@ -106,10 +107,11 @@ impl Trainer {
         }
         let cut = recipe.cut(&spec);
         let discriminators = Discriminators::new(&recipe.discriminators, spec.channels as usize);
-        let (mel, stft) = losses(&recipe, spec.sample_rate, cut.samples);
+        let (mel, stft, compressed) = losses(&recipe, spec.sample_rate, cut.samples);
         for (what, shortest, wanted) in [
             ("the mel loss", mel.shortest(), recipe.loss.mel != 0.0),
             ("the STFT loss", stft.shortest(), recipe.loss.stft != 0.0),
+            ("the compressed loss", compressed.shortest(), recipe.loss.compressed != 0.0),
             ("a discriminator", discriminators.shortest(), !discriminators.is_empty()),
         ] {
             if wanted && cut.samples < shortest {
@@ -146,6 +148,7 @@ impl Trainer {
             judges,
             mel,
             stft,
+            compressed,
             corpus,
             cut,
             choices,
@@ -378,7 +381,7 @@ pub fn export(
 }
 
 /// The spectral losses; without stated resolutions, those that a segment is long enough for.
-fn losses(recipe: &Recipe, rate: u32, samples: usize) -> (MelLoss, StftLoss) {
+fn losses(recipe: &Recipe, rate: u32, samples: usize) -> (MelLoss, StftLoss, CompressedLoss) {
     let l = &recipe.loss;
     let scales = if l.mel_scales.is_empty() {
         MelLoss::dac_scales().into_iter().filter(|s| s.window <= samples).collect()
@@ -389,7 +392,9 @@ fn losses(recipe: &Recipe, rate: u32, samples: usize) -> (MelLoss, StftLoss) {
     [mel.log, mel.linear, mel.square] = l.mel_terms;
     let usual = || StftLoss::usual_scales().into_iter().filter(|s| s.n_fft <= samples).collect();
     let stft = if l.stft_scales.is_empty() { usual() } else { l.stft_scales.clone() };
-    (mel, StftLoss::new(&stft))
+    let usual = || CompressedLoss::usual_scales().into_iter().filter(|s| s.n_fft <= samples).collect();
+    let compressed = if l.compressed_scales.is_empty() { usual() } else { l.compressed_scales.clone() };
+    (mel, StftLoss::new(&stft), CompressedLoss::new(&compressed))
 }
 
 /// The codebook counts that dropout chooses from.

@@ -184,6 +184,7 @@ impl Trainer {
             "waveform_l2" => Some(loss::waveform_l2(fake, real)),
             "mel" => Some(self.mel.forward(fake, real)),
             "stft" => Some(self.stft.forward(fake, real)),
+            "compressed" => Some(self.compressed.forward(fake, real)),
             "adversarial" if !judged_real.is_empty() => loss::generator_loss(l.adversarial_kind, &judged(fake)?),
             "features" if !judged_real.is_empty() => loss::feature_loss(l.feature_norm, judged_real, &judged(fake)?),
             _ => None,

@@ -1,0 +1,275 @@
+//! Pointwise functions, layer norm, sums, and mean differences.
+
+use burn::{backend::flex::FlexTensor, tensor::Tensor};
+use codec_core::kernel::{self, Pointwise};
+use rayon::prelude::*;
+
+use super::{Elements, Operand, all, alone, ordered, plain, record, tensor};
+
+/// Elements of a task for a thread.
+const TASK: usize = 1 << 14;
+
+/// The order of axes in which a tensor lies in memory, as far as it has one, and the way back.
+fn lie(value: &FlexTensor) -> (Vec<usize>, Vec<usize>) {
+    let strides = value.layout().strides();
+    let mut there: Vec<usize> = (0..strides.len()).collect();
+    there.sort_by_key(|axis| std::cmp::Reverse(strides[*axis].unsigned_abs()));
+    let mut back = vec![0; there.len()];
+    there.iter().enumerate().for_each(|(to, from)| back[*from] = to);
+    (there, back)
+}
+
+/// A tensor with new elements, that lies as another.
+fn like(elements: Vec<f32>, shape: &[usize], there: &[usize], back: &[usize]) -> FlexTensor {
+    let lying: Vec<usize> = there.iter().map(|axis| shape[*axis]).collect();
+    tensor(elements, &lying, back)
+}
+
+/// Functions of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Function {
+    /// `alpha * (exp(x) - 1)` below zero.
+    Elu(f32),
+    /// A slope below zero.
+    LeakyRelu(f32),
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x * (1 + erf(x / sqrt(2))) / 2`.
+    Gelu,
+    /// `x / (1 + exp(-x))`.
+    Silu,
+}
+
+impl Function {
+    fn kernel(self) -> Pointwise<'static> {
+        match self {
+            Self::Elu(alpha) => Pointwise::Elu(alpha),
+            Self::LeakyRelu(slope) => Pointwise::LeakyRelu(slope),
+            Self::Tanh => Pointwise::Tanh,
+            Self::Gelu => Pointwise::Gelu,
+            Self::Silu => Pointwise::Silu,
+        }
+    }
+
+    /// The gradient, in place, of elements `x` with values `y`.
+    fn backward(self, x: &[f32], y: &[f32], g: &mut [f32]) {
+        let all = x.iter().zip(y).zip(g.iter_mut()).map(|((x, y), g)| (*x, *y, g));
+        match self {
+            Self::Elu(alpha) => all.for_each(|(x, y, g)| *g *= if x > 0.0 { 1.0 } else { y + alpha }),
+            Self::LeakyRelu(slope) => all.for_each(|(x, _, g)| *g *= if x > 0.0 { 1.0 } else { slope }),
+            Self::Tanh => all.for_each(|(_, y, g)| *g *= 1.0 - y * y),
+            // With the sigmoid s = y / x: s + y (1 - s).
+            Self::Silu => all.for_each(|(x, y, g)| {
+                let s = if x.abs() > 1e-20 { y / x } else { 0.5 };
+                *g *= s + y * (1.0 - s);
+            }),
+            // With the normal distribution P = y / x: P + x p(x); exp(-x^2 / 2) is the kernel's ELU and 1.
+            Self::Gelu => {
+                let mut density: Vec<f32> = x.iter().map(|x| -0.5 * x * x).collect();
+                kernel::pointwise(alone(), Pointwise::Elu(1.0), 1, &mut density);
+                for ((x, y, g), e) in all.zip(&density) {
+                    let p = if x.abs() > 1e-20 { y / x } else { 0.5 };
+                    *g *= p + x * (e + 1.0) * 0.398_942_3;
+                }
+            }
+        }
+    }
+}
+
+/// A function of every element.
+pub(crate) fn pointwise<const D: usize>(x: &Tensor<D>, f: Function) -> Option<Tensor<D>> {
+    let shape = x.dims();
+    let operand = Operand::of(x)?;
+    let (there, back) = lie(&operand.value);
+    let x = operand.ordered(&there);
+    let mut y = x.to_vec();
+    kernel::pointwise(all(), f.kernel(), 1, &mut y);
+    let y = like(y, &shape, &there, &back);
+    let values = Elements(y.permute(&there));
+    Some(record([&operand], y, move |gradient, _| {
+        let mut g = ordered(gradient, &there).to_vec();
+        g.par_chunks_mut(TASK)
+            .zip(x.par_chunks(TASK).zip(values.par_chunks(TASK)))
+            .for_each(|(g, (x, y))| f.backward(x, y, g));
+        [Some(like(g, &shape, &there, &back))]
+    }))
+}
+
+const SIGNAL: [usize; 3] = [0, 2, 1];
+
+/// `x + sin(a x)^2 / (a + 1e-9)` with `a` for each channel of `[items, channels, rows]` (Ziyin et al. 2020).
+pub(crate) fn snake(x: &Tensor<3>, alpha: &Tensor<1>) -> Option<Tensor<3>> {
+    let [items, channels, rows] = x.dims();
+    let (operand, parameter) = (Operand::of(x)?, Operand::of(alpha)?);
+    let (x, alpha) = (operand.ordered(&SIGNAL), parameter.plain());
+    let inverse: Vec<f32> = alpha.iter().map(|a| 1.0 / (a + 1e-9)).collect();
+    let mut y = x.to_vec();
+    kernel::pointwise(all(), Pointwise::Snake { alpha: &alpha, inverse: &inverse }, channels, &mut y);
+    let values = Elements(plain(y, &[items, rows, channels]));
+    let y = values.0.permute(&SIGNAL);
+    Some(record([&operand, &parameter], y, move |gradient, wanted| {
+        let g = ordered(gradient, &SIGNAL);
+        // Of `2 sin cos = sin(2 a x)`.
+        let mut sine: Vec<f32> = x.iter().zip(alpha.iter().cycle()).map(|(x, a)| 2.0 * a * x).collect();
+        sine.par_chunks_mut(TASK).for_each(|part| kernel::sine(alone(), part));
+        let alpha_gradient = wanted[1].then(|| {
+            let mut sums = vec![0.0; channels];
+            let rows = |s: &'_ [f32], i: usize| s[i * channels..][..channels].to_vec();
+            for i in 0..items * rows_of(&x, channels, items) {
+                let (g, x, y, s) = (rows(&g, i), rows(&x, i), rows(&values, i), rows(&sine, i));
+                for c in 0..channels {
+                    sums[c] += g[c] * inverse[c] * (s[c] * x[c] - (y[c] - x[c]));
+                }
+            }
+            plain(sums, &[channels])
+        });
+        let x_gradient = wanted[0].then(|| {
+            let factors = alpha.iter().zip(&inverse).map(|(a, i)| a * i).collect::<Vec<_>>();
+            let of = |((g, s), f): ((&f32, &f32), &f32)| g * (1.0 + s * f);
+            let x = g.iter().zip(&sine).zip(factors.iter().cycle()).map(of).collect();
+            tensor(x, &[items, rows, channels], &SIGNAL)
+        });
+        [x_gradient, alpha_gradient]
+    }))
+}
+
+fn rows_of(x: &[f32], channels: usize, items: usize) -> usize {
+    x.len() / (channels * items).max(1)
+}
+
+/// Every channel of `[items, channels, rows]` times its factor.
+pub(crate) fn scale(x: &Tensor<3>, factors: &Tensor<1>) -> Option<Tensor<3>> {
+    let [items, channels, rows] = x.dims();
+    let (operand, parameter) = (Operand::of(x)?, Operand::of(factors)?);
+    let (x, factors) = (operand.ordered(&SIGNAL), parameter.plain());
+    let times = move |x: &[f32], factors: &[f32]| {
+        let mut y = x.to_vec();
+        kernel::pointwise(all(), Pointwise::Multiply(factors), channels, &mut y);
+        tensor(y, &[items, rows, channels], &SIGNAL)
+    };
+    let y = times(&x, &factors);
+    Some(record([&operand, &parameter], y, move |gradient, wanted| {
+        let g = ordered(gradient, &SIGNAL);
+        let sums = wanted[1].then(|| {
+            let mut sums = vec![0.0; channels];
+            for (x, g) in x.chunks_exact(channels).zip(g.chunks_exact(channels)) {
+                sums.iter_mut().zip(x).zip(g).for_each(|((sum, x), g)| *sum += x * g);
+            }
+            plain(sums, &[channels])
+        });
+        [wanted[0].then(|| times(&g, &factors)), sums]
+    }))
+}
+
+/// A sum, which lies as its first operand.
+pub(crate) fn add<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor<D>> {
+    let shape = a.dims();
+    if shape != b.dims() {
+        return None;
+    }
+    let (a, b) = (Operand::of(a)?, Operand::of(b)?);
+    let (there, back) = lie(&a.value);
+    let mut y = a.ordered(&there).to_vec();
+    kernel::add(alone(), &mut y, &b.ordered(&there));
+    let y = like(y, &shape, &there, &back);
+    Some(record([&a, &b], y, |gradient, wanted| wanted.map(|wanted| wanted.then(|| gradient.clone()))))
+}
+
+/// Channels of `[items, channels, rows]` with zero mean and unit variance at every row, times a weight and plus a bias (Ba et
+/// al. 2016).
+pub(crate) fn layer_norm(x: &Tensor<3>, weight: &Tensor<1>, bias: &Tensor<1>, epsilon: f32) -> Option<Tensor<3>> {
+    let [items, channels, rows] = x.dims();
+    let (operand, w, b) = (Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?);
+    let (x, weight) = (operand.ordered(&SIGNAL), w.plain());
+    // The normalised signal, and one over the standard deviation of every row.
+    let mut unit = x.to_vec();
+    let mut inverse = vec![0.0; items * rows];
+    unit.par_chunks_mut(channels).zip(&mut inverse).with_min_len(64).for_each(|(row, inverse)| {
+        let mean = sum(row) / channels as f32;
+        row.iter_mut().for_each(|x| *x -= mean);
+        *inverse = 1.0 / (dot(row, row) / channels as f32 + epsilon).sqrt();
+        row.iter_mut().for_each(|x| *x *= *inverse);
+    });
+    let bias = b.plain();
+    let mut y = unit.clone();
+    for row in y.chunks_exact_mut(channels) {
+        row.iter_mut().zip(&weight[..]).zip(&bias[..]).for_each(|((y, w), b)| *y = *y * w + b);
+    }
+    let y = tensor(y, &[items, rows, channels], &SIGNAL);
+    Some(record([&operand, &w, &b], y, move |gradient, wanted| {
+        let g = ordered(gradient, &SIGNAL);
+        let x = wanted[0].then(|| {
+            let mut x = g.to_vec();
+            x.par_chunks_mut(channels).zip(unit.par_chunks(channels)).zip(&inverse).with_min_len(64).for_each(
+                |((row, unit), inverse)| {
+                    row.iter_mut().zip(&weight[..]).for_each(|(g, w)| *g *= w);
+                    let mean = sum(row) / channels as f32;
+                    let slope = dot(row, unit) / channels as f32;
+                    row.iter_mut().zip(unit).for_each(|(g, u)| *g = (*g - mean - u * slope) * inverse);
+                },
+            );
+            tensor(x, &[items, rows, channels], &SIGNAL)
+        });
+        let mut sums = [vec![0.0; channels], vec![0.0; channels]];
+        let [weights, biases] = &mut sums;
+        for (g, unit) in g.chunks_exact(channels).zip(unit.chunks_exact(channels)) {
+            weights.iter_mut().zip(g).zip(unit).for_each(|((sum, g), u)| *sum += g * u);
+            biases.iter_mut().zip(g).for_each(|(sum, g)| *sum += g);
+        }
+        let [weights, biases] = sums;
+        [x, wanted[1].then(|| plain(weights, &[channels])), wanted[2].then(|| plain(biases, &[channels]))]
+    }))
+}
+
+/// Partial sums that a processor adds side by side.
+const LANES: usize = 16;
+
+fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().sum();
+    chunks.for_each(|chunk| lanes.iter_mut().zip(chunk).for_each(|(l, x)| *l += x));
+    lanes.iter().sum::<f32>() + rest
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    a.zip(b).for_each(|(a, b)| lanes.iter_mut().zip(a).zip(b).for_each(|((l, a), b)| *l += a * b));
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// The mean absolute value.
+pub(crate) fn mean_magnitude<const D: usize>(x: &Tensor<D>) -> Option<f32> {
+    let operand = Operand::of(x)?;
+    let x = operand.ordered(&lie(&operand.value).0);
+    let parts: Vec<f32> = x.par_chunks(1024).map(|x| x.iter().map(|x| x.abs()).sum::<f32>()).collect();
+    Some((parts.iter().map(|p| f64::from(*p)).sum::<f64>() / x.len().max(1) as f64) as f32)
+}
+
+/// The mean absolute difference from a tensor that has no gradient.
+pub(crate) fn mean_difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor<1>> {
+    let shape = a.dims();
+    let (a, b) = (Operand::of(a)?, Operand::of(b)?);
+    let (there, back) = lie(&a.value);
+    let (x, y) = (a.ordered(&there), b.ordered(&there));
+    let count = x.len().max(1) as f64;
+    let part = |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| (x - y).abs()).sum::<f32>();
+    let parts: Vec<f32> = x.par_chunks(1024).zip(y.par_chunks(1024)).map(part).collect();
+    let mean = parts.iter().map(|p| f64::from(*p)).sum::<f64>() / count;
+    Some(record([&a], plain(vec![mean as f32], &[1]), move |gradient, _| {
+        let g = Elements(gradient.to_contiguous()).first().copied().unwrap_or_default() / count as f32;
+        let sign = |(x, y): (&f32, &f32)| {
+            if x > y {
+                g
+            } else if x < y {
+                -g
+            } else {
+                0.0
+            }
+        };
+        let x = x.iter().zip(&y[..]).map(sign).collect();
+        [Some(like(x, &shape, &there, &back))]
+    }))
+}
