@@ -31,6 +31,9 @@ use crate::{
 use run::{Budget, Signal};
 use stage::Stage;
 
+/// Values of latents that are searched at once.
+const SEARCHED: usize = 8 << 20;
+
 /// One half of a model on a device.
 pub struct DeviceCoder<'m> {
     model: &'m Model,
@@ -92,7 +95,7 @@ impl<'m> DeviceCoder<'m> {
     fn latents(&self, signals: &[Vec<f32>]) -> Result<Vec<Option<Tensor<3>>>, TrainError> {
         let channels = self.model.spec().channels as usize;
         let signals = signals.iter().map(|s| Signal::Host { values: s.clone(), channels }).collect();
-        let latents = run::run(&self.stages, &self.vars, signals, &self.opened, Budget::default())?;
+        let latents = run::run(&self.stages, &self.vars, signals, &self.opened, Budget::default(), false)?;
         Ok(latents.into_iter().map(|l| l.map(|l| l.on(&self.opened.device))).collect())
     }
 
@@ -147,7 +150,7 @@ impl<'m> DeviceCoder<'m> {
         let spec = self.model.spec();
         let plan = self.model.encoder_plan()?;
         let hop = spec.hop as usize;
-        let frames = (signal.len() / spec.channels as usize).div_ceil(hop);
+        let frames = (signal.len() / spec.channels as usize).div_ceil(hop).max(1);
         let mut state = plan.state_for(frames, coding)?;
         let mut codes = vec![0; state.max_frames() * state.codebooks()];
         let cx = Compute { isa: options.isa, pool: None };
@@ -173,7 +176,7 @@ impl<'m> DeviceCoder<'m> {
         };
         let latents: Vec<_> = signals.iter().map(latent).collect();
         let good = latents.iter().filter_map(|l| l.as_ref().ok().cloned()).collect();
-        let mut decoded = run::run(&self.stages, &self.vars, good, &self.opened, Budget::default())
+        let mut decoded = run::run(&self.stages, &self.vars, good, &self.opened, Budget::default(), true)
             .map_err(|e| self.error(e))?
             .into_iter();
         let each = |(coded, latent): (&Coded, Result<Signal, Error>)| {
@@ -182,7 +185,7 @@ impl<'m> DeviceCoder<'m> {
                 return Ok(signal.into_host());
             }
             let decoding = Decoding { first: coded.first, codebooks: coded.codebooks, noise_seed: None };
-            let mut state = plan.state_for(coded.data.len() / coded.codebooks.max(1), &decoding)?;
+            let mut state = plan.state_for((coded.data.len() / coded.codebooks.max(1)).max(1), &decoding)?;
             Ok(plan.step(cx, &mut state, &coded.data, true)?.to_vec())
         };
         Ok(signals.iter().zip(latents).map(each).collect())
@@ -274,41 +277,69 @@ impl Search {
         rows: usize,
         coding: &Coding,
     ) -> Result<Vec<Vec<u16>>, TrainError> {
-        let frames: Vec<usize> = latents.iter().map(|l| l.as_ref().map_or(0, |l| l.dims()[2] / rows)).collect();
-        let total: usize = frames.iter().sum();
+        // Whole frames, as many at once as a tensor may well hold.
+        let width = latents.iter().flatten().map(|l| l.dims()[1]).max().unwrap_or(1);
+        let most = (SEARCHED / width / rows).max(1);
+        let mut codes: Vec<Vec<u16>> = vec![Vec::new(); latents.len()];
+        let mut batch: Vec<(usize, usize, Tensor<3>)> = Vec::new();
+        let mut gathered = 0;
+        for (i, latent) in latents.iter().enumerate() {
+            let Some(latent) = latent else { continue };
+            let frames = latent.dims()[2] / rows;
+            let mut from = 0;
+            while from < frames {
+                let n = (frames - from).min(most - gathered);
+                batch.push((i, n, latent.clone().slice_dim(2, from * rows..(from + n) * rows)));
+                (from, gathered) = (from + n, gathered + n);
+                if gathered == most {
+                    self.search(vars, std::mem::take(&mut batch), coding, &mut codes)?;
+                    gathered = 0;
+                }
+            }
+        }
+        self.search(vars, batch, coding, &mut codes)?;
+        Ok(codes)
+    }
+
+    /// Appends the codes of some latents, each with its signal and its frames.
+    fn search(
+        &self,
+        vars: &Vars,
+        batch: Vec<(usize, usize, Tensor<3>)>,
+        coding: &Coding,
+        out: &mut [Vec<u16>],
+    ) -> Result<(), TrainError> {
+        let total: usize = batch.iter().map(|(_, frames, _)| frames).sum();
+        if total == 0 {
+            return Ok(());
+        }
         let searched = coding.first + coding.codebooks;
-        let mut most = 0;
+        let mut books = 0;
         let mut width = 0;
-        while width < searched && most < self.each.len() {
-            width += self.each[most];
-            most += 1;
+        while width < searched && books < self.each.len() {
+            width += self.each[books];
+            books += 1;
         }
-        let all: Vec<Tensor<3>> = latents.iter().flatten().cloned().collect();
-        if all.is_empty() {
-            return Ok(vec![Vec::new(); latents.len()]);
-        }
-        let books = self.quantizer.codes(vars, Tensor::cat(all, 2), most)?;
-        let flat: Vec<i64> = Tensor::<1, Int>::cat(books, 0)
-            .try_into_vec_as::<i64>()
-            .map_err(|e| TrainError::Device { name: "codes".into(), reason: format!("{e:?}") })?;
-        // Codebook after codebook, each frame after frame.
-        let mut starts = Vec::with_capacity(most);
+        let (places, latents): (Vec<_>, Vec<_>) = batch.into_iter().map(|(i, n, latent)| ((i, n), latent)).unzip();
+        let codes = self.quantizer.codes(vars, Tensor::cat(latents, 2), books)?;
+        let failed = |e| TrainError::Device { name: "codes".into(), reason: format!("{e:?}") };
+        let flat = Tensor::<1, Int>::cat(codes, 0).try_into_vec_as::<i64>().map_err(failed)?;
+        // Codebook after codebook, and of each one frame after frame.
+        let mut starts = Vec::with_capacity(books);
         let mut start = 0;
-        for each in &self.each[..most] {
+        for each in &self.each[..books] {
             starts.push((start, *each));
             start += each * total;
         }
         let mut frame = 0;
-        let of = |count: &usize| {
-            let mut codes = Vec::with_capacity(count * coding.codebooks);
-            for f in frame..frame + count {
+        for (i, frames) in places {
+            for f in frame..frame + frames {
                 let whole = starts.iter().flat_map(|(start, each)| &flat[start + f * each..start + (f + 1) * each]);
-                codes.extend(whole.take(searched).skip(coding.first).map(|code| *code as u16));
+                out[i].extend(whole.take(searched).skip(coding.first).map(|code| *code as u16));
             }
-            frame += count;
-            codes
-        };
-        Ok(frames.iter().map(of).collect())
+            frame += frames;
+        }
+        Ok(())
     }
 }
 

@@ -67,22 +67,24 @@ impl Signal {
     }
 }
 
-/// What the stages make of signals; `None` for one that is too short for a layer.
+/// What the stages make of signals, at the end on the host if `to_host`; `None` for one that is too short for a layer.
 pub(super) fn run(
     stages: &[Stage],
     vars: &Vars,
     signals: Vec<Signal>,
     opened: &Opened,
     budget: Budget,
+    to_host: bool,
 ) -> Result<Vec<Option<Signal>>, TrainError> {
     let mut signals: Vec<Option<Signal>> =
         signals.into_iter().map(|signal| Some(signal).filter(|s| s.rows() > 0)).collect();
-    for stage in stages {
+    for (i, stage) in stages.iter().enumerate() {
+        let to_host = to_host && i + 1 == stages.len();
         let there: Vec<(usize, Signal)> =
             signals.iter_mut().enumerate().filter_map(|(i, s)| Some((i, s.take()?))).collect();
         let (places, inputs): (Vec<_>, Vec<_>) = there.into_iter().unzip();
         let outputs = match stage.kind {
-            Kind::Local(reach) => local(stage, reach, vars, &inputs, &opened.device, budget)?,
+            Kind::Local(reach) => local(stage, reach, vars, &inputs, opened, (budget, to_host))?,
             Kind::Whole { causal } => whole(stage, causal, vars, &inputs, opened, budget.batch)?,
         };
         places.into_iter().zip(outputs).for_each(|(place, output)| signals[place] = output);
@@ -125,8 +127,8 @@ fn local(
     reach: Reach,
     vars: &Vars,
     signals: &[Signal],
-    device: &Device,
-    budget: Budget,
+    opened: &Opened,
+    (budget, to_host): (Budget, bool),
 ) -> Result<Vec<Option<Signal>>, TrainError> {
     // No more than half of what is computed may be there for its neighbours' sake.
     let units = (budget.piece / stage.widest.max(1)).max(2 * (reach.left + reach.right)).max(1);
@@ -136,31 +138,66 @@ fn local(
     for (i, piece) in pieces.iter().enumerate() {
         by_rows.entry(piece.to - piece.from).or_default().push(i);
     }
-    let mut outputs: Vec<Option<Tensor<3>>> = pieces.iter().map(|_| None).collect();
+    let mut outputs: Vec<Option<Signal>> = pieces.iter().map(|_| None).collect();
     for (rows, group) in by_rows {
         let values = rows.div_ceil(reach.rows_in).saturating_mul(stage.widest);
         for batch in group.chunks((budget.batch / values.max(1)).max(1)) {
             let parts = batch.iter().map(|i| {
                 let Piece { signal, from, to, .. } = pieces[*i];
-                signals[signal].part(from, to, device)
+                signals[signal].part(from, to, &opened.device)
             });
             let Some(y) = forward(stage, vars, Tensor::cat(parts.collect(), 0))? else { continue };
             for (j, i) in batch.iter().enumerate() {
                 let Piece { skip, keep, .. } = pieces[*i];
                 let end = keep.map_or(y.dims()[2], |keep| skip + keep);
                 let y = y.clone().slice_dim(0, j..j + 1).slice_dim(2, skip..end);
-                outputs[*i] = Some(y);
+                let channels = y.dims()[1];
+                outputs[*i] = Some(match Signal::Device(y) {
+                    y if to_host => Signal::Host { values: y.into_host(), channels },
+                    y => y,
+                });
             }
         }
     }
-    let mut parts: Vec<Option<Vec<Tensor<3>>>> = signals.iter().map(|_| Some(Vec::new())).collect();
+    let mut parts: Vec<Option<Vec<Signal>>> = signals.iter().map(|_| Some(Vec::new())).collect();
     for (piece, output) in pieces.iter().zip(outputs) {
         match (output, &mut parts[piece.signal]) {
             (Some(output), Some(list)) => list.push(output),
             (_, list) => *list = None,
         }
     }
-    Ok(parts.into_iter().map(|parts| parts.map(|parts| Signal::Device(Tensor::cat(parts, 2)))).collect())
+    parts.into_iter().map(|parts| parts.map(|parts| joined(parts, opened)).transpose()).collect()
+}
+
+/// Parts of a signal, all of them on the device or all on the host, one after the other.
+fn joined(parts: Vec<Signal>, opened: &Opened) -> Result<Signal, TrainError> {
+    let rows = parts.iter().map(Signal::rows).sum::<usize>();
+    let mut on_device = Vec::new();
+    let mut on_host = Vec::new();
+    let mut width = 0;
+    for part in parts {
+        match part {
+            Signal::Device(x) => {
+                width = x.dims()[1];
+                on_device.push(x);
+            }
+            Signal::Host { values, channels } => {
+                width = channels;
+                on_host.extend(values);
+            }
+        }
+    }
+    if on_device.is_empty() {
+        return Ok(Signal::Host { values: on_host, channels: width });
+    }
+    fits(rows, width, opened)?;
+    Ok(Signal::Device(Tensor::cat(on_device, 2)))
+}
+
+/// Fails where a tensor of so many rows is larger than the device has.
+fn fits(rows: usize, width: usize, opened: &Opened) -> Result<(), TrainError> {
+    let most = opened.largest / 4 / width.max(1) as u64;
+    if rows as u64 <= most { Ok(()) } else { Err(TrainError::TooLong { rows, most }) }
 }
 
 /// A layer that sees whole signals: those of one length together, and those of several if the end is no matter.
@@ -177,18 +214,16 @@ fn whole(
     let mut outputs: Vec<Option<Signal>> = signals.iter().map(|_| None).collect();
     let mut rest = &order[..];
     while let Some(first) = rest.first() {
-        let fits = |n: usize| {
+        let together = |n: usize| {
             let rows = signals[rest[n]].rows();
             let values = rows.saturating_mul(stage.widest).saturating_mul(n + 1);
             n == 0 || ((causal || rows == signals[*first].rows()) && values <= most)
         };
-        let count = (0..rest.len()).take_while(|n| fits(*n)).count();
+        let count = (0..rest.len()).take_while(|n| together(*n)).count();
         let (batch, later) = rest.split_at(count);
         rest = later;
         let longest = signals[batch[count - 1]].rows();
-        if (longest * stage.widest * 4) as u64 > opened.largest {
-            return Err(TrainError::TooLong { rows: longest, most: opened.largest / 4 / stage.widest.max(1) as u64 });
-        }
+        fits(longest, stage.widest, opened)?;
         let padded = batch.iter().map(|i| {
             let (rows, x) = (signals[*i].rows(), signals[*i].clone().on(&opened.device));
             match longest - rows {
@@ -240,7 +275,7 @@ mod tests {
         let signals: Vec<Signal> =
             lengths.iter().map(|n| Signal::Host { values: noise(*n, n * channels), channels }).collect();
         let budget = Budget { piece: 1, batch: 400 };
-        let got = run(&cut, &vars, signals.clone(), &opened, budget).unwrap();
+        let got = run(&cut, &vars, signals.clone(), &opened, budget, false).unwrap();
         let network = Network::new(&layers).unwrap();
         for ((signal, got), n) in signals.into_iter().zip(got).zip(lengths) {
             let expected = network.forward(&vars, signal.on(&opened.device)).unwrap();
@@ -310,7 +345,8 @@ mod tests {
         let signals = [0, 8, 9, 40].map(|n| Signal::Host { values: noise(n, n), channels: 1 });
         let opened = device::find("flex").unwrap();
         let stages = stage::stages(&layers, 1).unwrap();
-        let got = run(&stages, &store.vars(Tracking::None), signals.to_vec(), &opened, Budget::default()).unwrap();
+        let got =
+            run(&stages, &store.vars(Tracking::None), signals.to_vec(), &opened, Budget::default(), true).unwrap();
         let rows: Vec<_> = got.iter().map(|s| s.as_ref().map(Signal::rows)).collect();
         assert_eq!(rows, [None, None, Some(1), Some(32)]);
     }
@@ -325,7 +361,7 @@ mod tests {
         let signal = Signal::Host { values: noise(1, 200), channels: 1 };
         let stages = stage::stages(&layers, 1).unwrap();
         let vars = Store::new(&device::cpu()).vars(Tracking::None);
-        let error = run(&stages, &vars, vec![signal], &opened, Budget::default()).unwrap_err().to_string();
+        let error = run(&stages, &vars, vec![signal], &opened, Budget::default(), false).unwrap_err().to_string();
         assert!(error.contains("200 rows") && error.contains("25") && error.contains("cut the file"), "{error}");
     }
 }

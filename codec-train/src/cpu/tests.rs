@@ -3,8 +3,9 @@
 use burn::tensor::{Device, Tensor, TensorData, activation, module::conv_transpose1d, ops::ConvTransposeOptions};
 
 use super::{
-    conv, layers, lstm,
+    conv, layers,
     layers::Function,
+    lstm,
     spectrum::{self, Compared, Filters, Frames, MelTerms, hann},
 };
 use crate::{loss::Ends, net::Random, store::host};
