@@ -42,6 +42,14 @@ pub enum Error {
     /// The engine stopped.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A device that computes in place of the engine failed, or cannot do this.
+    #[error("on {device}: {reason}")]
+    Device {
+        /// What it is.
+        device: String,
+        /// What it said.
+        reason: String,
+    },
     /// The instruction set is not there.
     #[error("this machine does not have the instruction set `{0}`; leave the choice to the program")]
     Isa(Isa),

@@ -3,9 +3,15 @@
 
 pub use codec_core as core;
 
+// The command line names the library as its users do.
+#[cfg(feature = "cli")]
+extern crate self as codec;
+
 #[cfg(feature = "audio")]
 pub mod audio;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod codes;
 mod compare;
 mod error;

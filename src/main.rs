@@ -1,7 +1,5 @@
 //! The `codec` program.
 
-mod cli;
-
 fn main() -> std::process::ExitCode {
-    cli::main()
+    codec::cli::main()
 }

@@ -41,6 +41,16 @@ pub enum TrainError {
         /// Rows of its window.
         needed: usize,
     },
+    /// A signal with more rows at a layer than a tensor of the device can have.
+    #[error(
+        "the signal comes to {rows} rows where the network sees the whole of it, and the device holds {most}: cut the file"
+    )]
+    TooLong {
+        /// Rows of the signal there.
+        rows: usize,
+        /// Rows at most.
+        most: u64,
+    },
     /// There is no such published system to take a spec from.
     #[error("there is no system `{name}` whose spec is known; there are {}", known.join(", "))]
     UnknownSystem {

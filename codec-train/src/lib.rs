@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod checkpoint;
+pub mod coder;
 mod cpu;
 pub mod data;
 pub mod device;

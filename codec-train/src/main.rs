@@ -1,6 +1,8 @@
-//! `codec-train`: runs recipes. `codec train` and `codec export` start it.
+//! `codec-train`: runs recipes, and codes on devices. `codec train`, `codec export` and, for `--device`, `codec encode` and
+//! `codec decode` start it.
 
 use std::{
+    ffi::OsString,
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -13,7 +15,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use codec_train::{
-    TrainError, device,
+    TrainError, coder, device,
     group::{self, Group, together},
     recipe::Recipe,
     trainer::{Ended, StepReport, Trainer, export},
@@ -32,6 +34,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// `codec encode`, which starts this for --device; its options
+    #[command(disable_help_flag = true)]
+    Encode {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// `codec decode`, which starts this for --device; its options
+    #[command(disable_help_flag = true)]
+    Decode {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run a recipe, or go on with a run; under `mpirun`, as many processes together, each with batches of the recipe's size
     Train {
         /// The recipe
@@ -77,7 +91,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    let code = |command: &str, arguments: Vec<OsString>| {
+        let arguments = ["codec", command].map(OsString::from).into_iter().chain(arguments);
+        codec::cli::main_on(arguments, &coder::open)
+    };
     let result = match Cli::parse().command {
+        Command::Encode { arguments } => return code("encode", arguments),
+        Command::Decode { arguments } => return code("decode", arguments),
         Command::Train { recipe, data, out, device, quiet } => {
             let group = match group::open() {
                 Ok(group) => group,

@@ -143,11 +143,37 @@ const ISTFT: &str = r#"[
     {"type": "istft", "n_fft": 20, "hop": 6}
 ]"#;
 
+/// Every span, pairing and memory.
+const ATTENTION: &str = r#"[
+    {"type": "linear", "name": "in", "input": 3, "output": 8, "bias": true},
+    {"type": "residual", "body": [
+      {"type": "attention", "name": "a", "channels": 8, "heads": 2, "head_dim": 4, "bias": {"q": true, "v": true, "out": true},
+       "rotary": {"theta": 100.0, "pairing": "halves"}, "span": {"type": "causal", "window": 5}}]},
+    {"type": "residual", "body": [
+      {"type": "attention", "name": "b", "channels": 8, "heads": 1, "head_dim": 6,
+       "rotary": {"theta": 10.0, "pairing": "interleaved"}, "span": {"type": "blocks", "length": 4}}]},
+    {"type": "residual", "body": [
+      {"type": "attention", "name": "c", "channels": 8, "heads": 4, "head_dim": 2, "bias": {"k": true},
+       "span": {"type": "full"}, "memory": {"kernel": 3, "left": 1, "right": 1}}]},
+    {"type": "residual", "body": [
+      {"type": "attention", "name": "d", "channels": 8, "heads": 2, "head_dim": 4, "span": {"type": "causal"}}]}
+]"#;
+
+const LOG_MEL: &str = r#"[
+    {"type": "log-mel", "sample_rate": 800, "n_fft": 40, "hop": 10, "mels": 6},
+    {"type": "linear", "name": "a", "input": 6, "output": 2, "bias": true}
+]"#;
+
 #[test]
 fn outputs_are_the_engines() {
-    for (json, input, lengths) in
-        [(CONVOLUTIONS, 2, [8, 17, 30].as_slice()), (SUMS, 3, &[4, 9, 13]), (LSTMS, 3, &[1, 12]), (ISTFT, 2, &[4, 11])]
-    {
+    for (json, input, lengths) in [
+        (CONVOLUTIONS, 2, [8, 17, 30].as_slice()),
+        (SUMS, 3, &[4, 9, 13]),
+        (LSTMS, 3, &[1, 12]),
+        (ISTFT, 2, &[4, 11]),
+        (ATTENTION, 3, &[1, 4, 7, 300]),
+        (LOG_MEL, 1, &[40, 57, 400]),
+    ] {
         let chains = chains(json, input);
         lengths.iter().for_each(|rows| chains.equal(*rows));
     }
@@ -155,7 +181,9 @@ fn outputs_are_the_engines() {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    for (json, input, rows) in [(CONVOLUTIONS, 2, 17), (SUMS, 3, 9), (LSTMS, 3, 6), (ISTFT, 2, 6)] {
+    for (json, input, rows) in
+        [(CONVOLUTIONS, 2, 17), (SUMS, 3, 9), (LSTMS, 3, 6), (ISTFT, 2, 6), (ATTENTION, 3, 9), (LOG_MEL, 1, 60)]
+    {
         chains(json, input).gradients(rows);
     }
 }

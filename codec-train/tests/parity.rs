@@ -155,8 +155,8 @@ fn nano_16k() {
 
 #[test]
 fn what_cannot_be_trained_is_named() {
-    let attention = r#"{"type": "attention", "name": "middle.self", "channels": 8, "heads": 2, "head_dim": 4, "span": {"type": "full"}}"#;
-    let layer: codec_core::spec::Layer = serde_json::from_str(attention).unwrap();
+    let int8 = r#"{"type": "quantize", "grid": {"scale": 0.5, "zero_point": 3}}"#;
+    let layer: codec_core::spec::Layer = serde_json::from_str(int8).unwrap();
     let error = codec_train::net::Network::new(&[layer]).unwrap_err().to_string();
-    assert!(error.contains("middle.self") && error.contains("attention"), "{error}");
+    assert!(error.contains("quantize") && error.contains("int8"), "{error}");
 }

@@ -14,6 +14,7 @@ use codec::{
 
 use super::{
     Failure, Global, batch,
+    device::{Decoder, Device, DeviceArgs, Half, Open},
     model::{Books, ModelArgs},
     output::{Output, check_free},
     progress::Progress,
@@ -35,6 +36,8 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     shape: ShapeArgs,
     /// Codes a frame of a flat or tree .npy file, which does not say it; all that the model has by default
@@ -78,7 +81,10 @@ impl From<Format> for SampleFormat {
     }
 }
 
-pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitCode, Failure> {
+    if let Some(elsewhere) = args.device.elsewhere("decode", open) {
+        return elsewhere;
+    }
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && global.json {
         return Err(Failure::usage("standard output cannot take both audio and --json", "name a wav file"));
@@ -106,8 +112,11 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         _ => levels(&model, 0..codebooks)?,
     };
     let known = Known { shape: args.shape.shape()?, levels: whole, part };
+    let device = args.device.open(open, Half::Decoder, path, &model, global.quiet)?;
+    let device = device.as_ref();
     let job = Job {
         model: &model,
+        device,
         known,
         books,
         options: Options { noise_seed: args.noise_seed, ..args.model.options(global, None, 1) },
@@ -116,8 +125,9 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         force: args.force,
         quiet: global.quiet,
     };
-    let report = Report::new("decode", path);
-    match (&args.out_dir, &args.output) {
+    let report = Report { device: device.map(|d| d.name().to_owned()), ..Report::new("decode", path) };
+    let options = job.options.clone();
+    Device::serving(device, &options, || match (&args.out_dir, &args.output) {
         (Some(folder), _) => {
             let plan = batch::Plan {
                 input: &args.input,
@@ -125,7 +135,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
                 from: TOKENS,
                 to: "wav",
                 force: args.force,
-                threads: args.model.thread_count(),
+                threads: if device.is_some() { args.device.batch } else { args.model.thread_count() },
             };
             let job = Job { options: Options { threads: 1, ..job.options.clone() }, ..job };
             batch::run(&plan, report, global, |input, output, progress| job.run(input, Some(output), Some(progress)))
@@ -135,7 +145,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
             batch::single(report, global, to_stdout, || job.run(&args.input, output, None))
         }
         (None, None) => unreachable!("clap asks for one of them"),
-    }
+    })
 }
 
 /// The levels of some of the model's codes.
@@ -149,6 +159,7 @@ fn levels(model: &Model, books: Range<usize>) -> Result<Vec<CodeGroup>, Failure>
 /// What is the same for every file.
 struct Job<'a> {
     model: &'a Model,
+    device: Option<&'a Device<'a>>,
     known: Known,
     /// The codebooks asked for.
     books: Option<Range<usize>>,
@@ -299,7 +310,7 @@ impl Job<'_> {
         let Chosen { ref decoded, .. } = *books;
         let options = Options { first_codebook: decoded.start, codebooks: Some(decoded.len()), ..self.options.clone() };
         let engine = |e| Failure::engine(input, e);
-        let mut decoder = self.model.decoder(&options).map_err(engine)?;
+        let mut decoder = Device::decoder(self.device, self.model, &options).map_err(engine)?;
         let sizes = self.model.decoder_plan().map_err(engine)?.quantizer().sizes();
         let sizes = sizes.get(decoded.clone()).unwrap_or_default();
         // What the last hop was filled up with is held back until the exact length is known.
@@ -372,7 +383,7 @@ impl Job<'_> {
     fn end_run<W: Write>(
         &self,
         run: &mut Run,
-        decoder: &mut codec::Decoder<'_>,
+        decoder: &mut Decoder<'_, '_>,
         out: &mut Exact<'_, W>,
         input: &Path,
     ) -> Result<(), Failure> {

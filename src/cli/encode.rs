@@ -17,6 +17,7 @@ use codec::{
 
 use super::{
     Failure, Global, batch,
+    device::{Device, DeviceArgs, Half, Open},
     model::{Books, ModelArgs, codebooks_of_bandwidth},
     output::{Output, check_free},
     progress::Progress,
@@ -37,6 +38,8 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Codebooks to use; all by default
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "bandwidth")]
     codebooks: Option<usize>,
@@ -93,7 +96,10 @@ impl From<Format> for Kind {
     }
 }
 
-pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitCode, Failure> {
+    if let Some(elsewhere) = args.device.elsewhere("encode", open) {
+        return elsewhere;
+    }
     if let (None, Some(output)) = (&args.out_dir, &args.output) {
         kind_of(output)?;
         check_free(output, args.force)?;
@@ -140,9 +146,12 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     model.encoder(&options).map_err(|e| Failure::engine(path, e))?;
     check_shape(&stream, args.output.as_deref(), args.format.into())?;
     let allow = Allow { resample: args.resample, downmix: args.downmix, upmix: args.upmix };
-    let job = Job { model: &model, options, stream, allow, force: args.force, quiet: global.quiet };
-    let report = Report::new("encode", path);
-    match (&args.out_dir, &args.output) {
+    let device = args.device.open(open, Half::Encoder, path, &model, global.quiet)?;
+    let device = device.as_ref();
+    let job = Job { model: &model, device, options, stream, allow, force: args.force, quiet: global.quiet };
+    let report = Report { device: device.map(|d| d.name().to_owned()), ..Report::new("encode", path) };
+    let options = job.options.clone();
+    Device::serving(device, &options, || match (&args.out_dir, &args.output) {
         (Some(folder), _) => {
             let kind = Kind::from(args.format);
             let plan = batch::Plan {
@@ -151,14 +160,14 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
                 from: AUDIO,
                 to: kind.extension(),
                 force: args.force,
-                threads: args.model.thread_count(),
+                threads: if device.is_some() { args.device.batch } else { args.model.thread_count() },
             };
             let job = Job { options: Options { threads: 1, ..job.options.clone() }, ..job };
             batch::run(&plan, report, global, |input, output, progress| job.run(input, output, Some(progress)))
         }
         (None, Some(output)) => batch::single(report, global, false, || job.run(&args.input, output, None)),
         (None, None) => unreachable!("clap asks for one of them"),
-    }
+    })
 }
 
 /// Whether the codes can have the shape in files of this kind.
@@ -184,6 +193,7 @@ fn kind_of(output: &Path) -> Result<Kind, Failure> {
 /// What is the same for every file.
 struct Job<'a> {
     model: &'a Model,
+    device: Option<&'a Device<'a>>,
     options: Options,
     stream: StreamInfo,
     allow: Allow,
@@ -212,7 +222,7 @@ impl Job<'_> {
         let info = reader.info().clone();
         let mut conform =
             Conform::new((info.sample_rate, info.channels), (rate, channels), self.allow).map_err(audio)?;
-        let mut encoder = self.model.encoder(&self.options).map_err(engine)?;
+        let mut encoder = Device::encoder(self.device, self.model, &self.options).map_err(engine)?;
         let target = Output::create(output, self.force)?;
         let mut writer = self.writer(kind, &target, output)?;
         let own;

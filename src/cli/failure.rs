@@ -32,14 +32,17 @@ impl Failure {
         Self { code: 2, ..Self::new(message, help) }
     }
 
+    /// 1, or 2 for wrong usage.
     pub fn exit_code(&self) -> ExitCode {
         self.code.into()
     }
 
+    /// What went wrong.
     pub fn message(&self) -> &str {
         &self.message
     }
 
+    /// What to do next.
     pub fn help(&self) -> &str {
         &self.help
     }
@@ -141,6 +144,7 @@ impl Failure {
             Error::SignalMemory { .. } => "give a larger --max-memory",
             Error::Build(BuildError::NoEncoder(_) | BuildError::NoDecoder(_)) => "use a model that has both halves",
             Error::Memory { .. } => "give a larger --max-memory, or cut the file",
+            Error::Device { .. } => "leave --device away to compute on the processor",
             Error::Isa(_) => "leave --isa and CODEC_ISA away, or name another one",
             Error::Threads(_) => "give fewer --threads",
             Error::ModelFile(_) | Error::Build(_) => "fetch or import the model again",

@@ -1,8 +1,10 @@
-//! The command line: one file a command.
+//! The command line of the `codec` program: one file a command. A program that can compute elsewhere than the engine does
+//! calls [`main_on`] and gets the same `encode` and `decode`.
 
 mod batch;
 mod completions;
 mod decode;
+mod device;
 mod encode;
 mod failure;
 mod import;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use device::{Coded, Coder, Half, Open};
 pub use failure::Failure;
 
 /// Neural audio codecs: sound into tokens and back.
@@ -86,6 +89,16 @@ enum Command {
 
 /// Parses the command line and runs the command. 0: done; 1: an input or the processing failed; 2: wrong usage.
 pub fn main() -> ExitCode {
+    run(Cli::parse(), None)
+}
+
+/// As [`main`], for a program that has devices: `open` opens what `--device` names, where [`main`] starts `codec-train`.
+/// `arguments` begin with the name of the program.
+pub fn main_on(arguments: impl IntoIterator<Item = std::ffi::OsString>, open: &Open<'_>) -> ExitCode {
+    run(Cli::parse_from(arguments), Some(open))
+}
+
+fn run(cli: Cli, open: Option<&Open<'_>>) -> ExitCode {
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         // Those become errors, which say which file it was.
@@ -94,10 +107,10 @@ pub fn main() -> ExitCode {
         }
     }));
     output::remove_temporaries_on_interrupt();
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = cli;
     let result = match command {
-        Command::Encode(args) => encode::run(args, &global),
-        Command::Decode(args) => decode::run(args, &global),
+        Command::Encode(args) => encode::run(args, &global, open),
+        Command::Decode(args) => decode::run(args, &global, open),
         Command::Info(args) => info::run(&args, &global),
         Command::Import(args) => import::run(args, &global),
         Command::Pack(args) => pack::run(&args, &global),

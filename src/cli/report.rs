@@ -110,6 +110,9 @@ impl FileReport {
 pub struct Report<'a> {
     pub command: &'static str,
     pub model: &'a Path,
+    /// What computed, if not the engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     pub files: Vec<FileReport>,
     pub skipped: Vec<PathBuf>,
     pub failures: Vec<FileFailure>,
@@ -133,6 +136,7 @@ impl<'a> Report<'a> {
         Self {
             command,
             model,
+            device: None,
             files: vec![],
             skipped: vec![],
             failures: vec![],

@@ -1,4 +1,5 @@
-//! Training is a program of its own, `codec-train`, so that what it brings with it is not part of this one.
+//! Training and coding on devices are a program of their own, `codec-train`, so that what it brings with it is not part of
+//! this one.
 
 use std::{
     ffi::OsString,
@@ -20,22 +21,39 @@ pub struct Args {
 
 /// Starts `codec-train COMMAND ARGUMENTS…`: the one beside this program, or the first on the path.
 pub fn run(command: &str, args: Args, global: &Global) -> Result<ExitCode, Failure> {
+    let mut arguments = args.arguments;
+    // Given before the first argument it was taken for this program's own.
+    if global.quiet && command == "train" && !arguments.iter().any(|a| a == "--quiet" || a == "-q") {
+        arguments.insert(0, "--quiet".into());
+    }
+    start(command, arguments, "with `--features wgpu`, `cuda` or `mpi` for GPUs and several processes")
+}
+
+/// Starts it with the whole command line of this program, whose command is `command`.
+pub fn hand_over(command: &str, device: &str) -> Result<ExitCode, Failure> {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // What stands before the command are options of all commands, none of which has its name for a value.
+    if let Some(at) = arguments.iter().position(|argument| argument == command) {
+        arguments.remove(at);
+    }
+    let feature = if device.starts_with("cuda") { "cuda" } else { "wgpu" };
+    start(command, arguments, &format!("with `--features {feature}`"))
+}
+
+fn start(command: &str, arguments: Vec<OsString>, features: &str) -> Result<ExitCode, Failure> {
     let name = format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(&name)).filter(|path| path.is_file());
     let program = beside.unwrap_or_else(|| PathBuf::from(name));
     let mut child = Command::new(&program);
-    child.arg(command);
-    // Given before the first argument it was taken for this program's own.
-    if global.quiet && command == "train" && !args.arguments.iter().any(|a| a == "--quiet" || a == "-q") {
-        child.arg("--quiet");
-    }
-    child.args(args.arguments);
+    child.arg(command).args(arguments);
     let missing = |e: std::io::Error| {
         if e.kind() == std::io::ErrorKind::NotFound {
-            let what = format_args!("`codec {command}` needs the program `{PROGRAM}`, which is not installed").to_string();
-            let how = "`cargo install --path codec-train` in the sources of codec builds it (rustc 1.95 or newer, a quarter of an \
-                       hour; with `--features wgpu`, `cuda` or `mpi` for GPUs and several processes); it is looked for beside \
-                       `codec` and on the path";
+            let what =
+                format_args!("`codec {command}` needs the program `{PROGRAM}`, which is not installed").to_string();
+            let how = format!(
+                "`cargo install --path codec-train` in the sources of codec builds it (rustc 1.95 or newer, a quarter of an \
+                 hour; {features}); it is looked for beside `codec` and on the path"
+            );
             return Failure::new(what, how);
         }
         Failure::new(format_args!("cannot start {}: {e}", program.display()), "check that it can be executed")

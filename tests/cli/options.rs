@@ -150,3 +150,31 @@ fn import_checks_before_it_works() {
     bench.codec(&["import", "junk.pt", "-o", "m.safetensors"]).fails(1, &["junk.pt"]);
     bench.assert_only(&["junk.pt", "taken.safetensors"]);
 }
+
+#[test]
+fn a_device_without_the_program_that_has_it_says_how_to_get_it() {
+    let bench = Bench::new();
+    bench.steps("in.wav", 800);
+    for (device, feature) in [("gpu", "--features wgpu"), ("cuda:1", "--features cuda")] {
+        for command in ["encode", "decode"] {
+            let mut program = bare(&[command, "in.wav", "o.wav", "--device", device]);
+            program.current_dir(bench.folder.path()).env("PATH", "");
+            Run::of(program).fails(1, &["cannot start codec-train"]).says(&[feature]);
+        }
+    }
+    bench.codec(&["encode", "in.wav", "o.nac", "--device", "cpu"]).ok();
+    bench.codec(&["encode", "in.wav", "p.nac", "--batch", "0"]).says(&["--batch", "0 is not in 1..=1024"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_device_gets_the_whole_command_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let trainer = bench.path("codec-train");
+    std::fs::write(&trainer, "#!/bin/sh\necho \"error: $*\nhelp: it was started\" >&2\nexit 7\n").unwrap();
+    std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut program = bare(&["--quiet", "encode", "encode", "o.nac", "--device", "gpu:1", "--batch", "3"]);
+    program.env("PATH", bench.folder.path());
+    Run::of(program).fails(7, &["encode --quiet encode o.nac --device gpu:1 --batch 3"]);
+}

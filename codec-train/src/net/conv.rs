@@ -25,6 +25,12 @@ pub(super) fn forward(l: &Conv, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, 
     Ok(y.unwrap_or_else(|| conv1d(x, weight, bias, ConvOptions::new([stride], [0], [dilation], groups))))
 }
 
+/// A convolution of each channel by itself, with zeros around the signal; `weight` `[channels, 1, kernel]`.
+pub(super) fn depthwise(x: Tensor<3>, weight: Tensor<3>, left: usize, right: usize) -> Tensor<3> {
+    let channels = x.dims()[1];
+    conv1d(pad(x, PadMode::Zero, left, right), weight, None, ConvOptions::new([1], [0], [1], channels))
+}
+
 /// Rows before and after a signal of `rows` rows.
 fn padding(p: &Padding, rows: usize, span: usize, stride: usize) -> (usize, usize) {
     let (left, right) = (p.left as usize, p.right as usize);

@@ -23,6 +23,9 @@ pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, 
     Ok(if times > 1 { y + x.repeat_dim(1, times) } else { y + x })
 }
 
+/// Rows whose gates are computed in one product: what that takes does not grow with the signal.
+const ROWS: usize = 512;
+
 /// One layer in one direction, `[batch, channels, rows]` to `[batch, hidden, rows]`.
 fn direction(l: &Lstm, vars: &Vars, suffix: &str, x: Tensor<3>, reverse: bool) -> Result<Tensor<3>, TrainError> {
     let matrix = |part: &str| vars.get::<2>(&format!("{}.weight_{part}_{suffix}", l.name));
@@ -39,15 +42,23 @@ fn direction(l: &Lstm, vars: &Vars, suffix: &str, x: Tensor<3>, reverse: bool) -
             return Ok(states);
         }
     }
-    // What the input gives to all rows' gates, in one product.
-    let input = x.permute([2, 0, 1]).reshape([rows * batch, channels]).matmul(matrix("ih")?.transpose());
-    let gates = (input + (bias("ih")? + bias("hh")?).reshape([1, 4 * hidden])).reshape([rows, batch, 4 * hidden]);
+    let (weight, bias) = (matrix("ih")?.transpose(), (bias("ih")? + bias("hh")?).reshape([1, 4 * hidden]));
+    // What the input gives to many rows' gates, in one product.
+    let given = |from: usize| {
+        let n = ROWS.min(rows - from);
+        let x = x.clone().slice_dim(2, from..from + n).permute([2, 0, 1]).reshape([n * batch, channels]);
+        (x.matmul(weight.clone()) + bias.clone()).reshape([n, batch, 4 * hidden])
+    };
+    let mut gates: Option<(usize, Tensor<3>)> = None;
     let recurrent = matrix("hh")?.transpose();
     let mut state: Option<(Tensor<2>, Tensor<2>)> = None;
     let mut outputs = Vec::with_capacity(rows);
     for i in 0..rows {
         let t = if reverse { rows - 1 - i } else { i };
-        let mut row = gates.clone().slice_dim(0, t..t + 1).reshape([batch, 4 * hidden]);
+        let from = t / ROWS * ROWS;
+        let block = gates.take().filter(|(first, _)| *first == from).unwrap_or_else(|| (from, given(from)));
+        let mut row = block.1.clone().slice_dim(0, t - from..t - from + 1).reshape([batch, 4 * hidden]);
+        gates = Some(block);
         if let Some((h, _)) = &state {
             row = row + h.clone().matmul(recurrent.clone());
         }

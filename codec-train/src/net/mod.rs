@@ -1,7 +1,9 @@
 //! Differentiable networks from the engine's spec. Signals are `[batch, channels, rows]`.
 
+mod attention;
 mod conv;
 mod init;
+mod log_mel;
 mod lstm;
 mod spectral;
 
@@ -12,6 +14,7 @@ use codec_core::spec::{self, Activation, Layer};
 
 pub use init::initialise;
 pub(crate) use init::{Random, conv_bound};
+use log_mel::LogMel;
 use spectral::InverseStft;
 
 use crate::{
@@ -28,6 +31,7 @@ pub struct Network {
     layers: Vec<Layer>,
     /// Inverse transforms by length and hop.
     transforms: BTreeMap<(u32, u32), InverseStft>,
+    spectrograms: Vec<LogMel>,
 }
 
 impl Network {
@@ -36,8 +40,8 @@ impl Network {
     /// # Errors
     /// [`TrainError::Untrainable`], which names the first that cannot.
     pub fn new(layers: &[Layer]) -> Result<Self, TrainError> {
-        let mut network = Self { layers: layers.to_vec(), transforms: BTreeMap::new() };
-        check(layers, &mut network.transforms)?;
+        let mut network = Self { layers: layers.to_vec(), transforms: BTreeMap::new(), spectrograms: Vec::new() };
+        check(layers, &mut network.transforms, &mut network.spectrograms)?;
         Ok(network)
     }
 
@@ -115,7 +119,12 @@ impl Network {
             }
             // Without a seed the engine's is the identity; with one it was refused.
             Layer::Noise(_) => x,
-            Layer::Attention(_) | Layer::LogMel(_) | Layer::Quantize { .. } | Layer::Dequantize { .. } => {
+            Layer::Attention(l) => attention::forward(l, vars, x)?,
+            Layer::LogMel(l) => {
+                let spectrogram = self.spectrograms.iter().find(|s| s.is(l));
+                spectrogram.ok_or_else(|| TrainError::NoTensor("log-mel".into()))?.forward(x)?
+            }
+            Layer::Quantize { .. } | Layer::Dequantize { .. } => {
                 let (layer, kind, reason) = refusal(layer).unwrap_or_default();
                 return Err(TrainError::Untrainable { layer, kind, reason });
             }
@@ -143,8 +152,6 @@ fn refusal(layer: &Layer) -> Option<(String, &'static str, &'static str)> {
         Layer::Activation(Activation::LeakyReluInt8 { .. }) => ("leaky-relu-int8", "activation", INT8),
         Layer::Quantize { .. } => ("quantize", "quantize", INT8),
         Layer::Dequantize { .. } => ("dequantize", "dequantize", INT8),
-        Layer::Attention(l) => (&*l.name, "attention", "the trainer has no attention yet"),
-        Layer::LogMel(_) => ("log-mel", "log-mel", "its features are fixed, and the trainer learns from samples"),
         Layer::Noise(l) if l.seed.is_some() => {
             (&*l.name, "noise", "noise with a seed is for decoding; leave the seed out")
         }
@@ -153,22 +160,27 @@ fn refusal(layer: &Layer) -> Option<(String, &'static str, &'static str)> {
     Some((name.to_owned(), kind, reason))
 }
 
-fn check(layers: &[Layer], transforms: &mut BTreeMap<(u32, u32), InverseStft>) -> Result<(), TrainError> {
+fn check(
+    layers: &[Layer],
+    transforms: &mut BTreeMap<(u32, u32), InverseStft>,
+    spectrograms: &mut Vec<LogMel>,
+) -> Result<(), TrainError> {
     for layer in layers {
         if let Some((layer, kind, reason)) = refusal(layer) {
             return Err(TrainError::Untrainable { layer, kind, reason });
         }
         match layer {
             Layer::Residual(l) => {
-                check(&l.body, transforms)?;
-                check(&l.shortcut, transforms)?;
+                check(&l.body, transforms, spectrograms)?;
+                check(&l.shortcut, transforms, spectrograms)?;
             }
             Layer::Parallel(l) => {
                 for branch in &l.branches {
-                    check(&branch.body, transforms)?;
-                    check(&branch.then, transforms)?;
+                    check(&branch.body, transforms, spectrograms)?;
+                    check(&branch.then, transforms, spectrograms)?;
                 }
             }
+            Layer::LogMel(l) if !spectrograms.iter().any(|s| s.is(l)) => spectrograms.push(LogMel::new(l)),
             Layer::Istft(l) => {
                 transforms.entry((l.n_fft, l.hop)).or_insert_with(|| InverseStft::new(l));
             }

@@ -79,6 +79,10 @@ impl Pass<'_> {
         let bases = Tensor::<1>::from_floats(bases.as_slice(), &levels.device()).reshape([1, f.levels.len()]);
         let rows = levels.dims()[0];
         let codes = (levels * bases).sum_dim(1).reshape([rows]).inner().int();
+        if let Some(coding) = &mut self.coding {
+            coding.codes.push(codes);
+            return;
+        }
         let size = f.levels.iter().product::<u32>() as usize;
         let name = format!("fsq.{}", self.uses.len());
         let nothing = Tensor::zeros([rows, 1], &codes.device());

@@ -128,6 +128,14 @@ struct Pass<'a> {
     uses: Vec<BookUse>,
     /// Codebooks found by k-means on the way.
     start: Option<Start>,
+    /// Set where only codes are wanted.
+    coding: Option<Coding>,
+}
+
+struct Coding {
+    /// Codebooks to search.
+    most: usize,
+    codes: Vec<Tensor<1, Int>>,
 }
 
 struct Start {
@@ -201,6 +209,33 @@ impl TrainQuantizer {
         Ok(self.run(vars, x, limits, None)?.0)
     }
 
+    /// Codes of `[batch, channels, rows]` by the greedy search: of each of the first `most` codebooks, in their order, those of
+    /// all rows, item after item. A codebook of a lower rate has fewer; items are whole frames.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn codes(&self, vars: &Vars, x: Tensor<3>, most: usize) -> Result<Vec<Tensor<1, Int>>, TrainError> {
+        let [batch, channels, rows] = x.dims();
+        let device = x.device();
+        let flat = x.swap_dims(1, 2).reshape([batch * rows, channels]);
+        let coding = Some(Coding { most, codes: Vec::new() });
+        let mut pass = Pass {
+            vars,
+            rules: &self.rules,
+            device,
+            items: batch,
+            users: Vec::new(),
+            limits: None,
+            commitment: None,
+            codebook: None,
+            uses: Vec::new(),
+            start: None,
+            coding,
+        };
+        pass.quantizer(&self.spec, flat)?;
+        Ok(pass.coding.map(|c| c.codes).unwrap_or_default())
+    }
+
     /// Whether the codebooks begin by k-means.
     pub fn starts(&self) -> bool {
         self.rules.kmeans > 0 && self.books.iter().any(|b| b.dim > 0)
@@ -270,6 +305,7 @@ impl TrainQuantizer {
             codebook: None,
             uses: Vec::new(),
             start,
+            coding: None,
         };
         let coded = pass.quantizer(&self.spec, flat.clone())?;
         let out = if coded.plain { pass.through(flat, coded.rows) } else { coded.rows };
@@ -315,6 +351,9 @@ fn list(q: &Quantizer, books: &mut Vec<Book>) -> Result<(), TrainError> {
 
 impl Pass<'_> {
     fn quantizer(&mut self, q: &Quantizer, x: Tensor<2>) -> Result<Coded, TrainError> {
+        if self.coding.as_ref().is_some_and(|c| c.codes.len() >= c.most) {
+            return Ok(Coded { rows: x, plain: true });
+        }
         match q {
             Quantizer::Vq(v) => self.vq(v, x),
             Quantizer::Residual { stages, project_in, project_out, .. } => {
@@ -396,6 +435,11 @@ impl Pass<'_> {
         }
         let mask = self.mask();
         let codes = nearest(z.clone().inner(), entries.clone().inner(), v.metric);
+        if let Some(coding) = &mut self.coding {
+            coding.codes.push(codes.clone());
+            let rows = self.project(v.project_out.as_deref(), entries.select(0, codes))?;
+            return Ok(Coded { rows, plain: true });
+        }
         let chosen = entries.select(0, if z.is_autodiff() { codes.clone().autodiff() } else { codes.clone() });
         let counted = mask.as_ref().map(|mask| (mask, self.users[self.uses.len()] / self.items as f64));
         let distance = |a: Tensor<2>, b: Tensor<2>| mean(a - b, counted);
@@ -446,6 +490,9 @@ impl Pass<'_> {
 
     /// `q`, with gradients to `x`.
     fn through(&self, x: Tensor<2>, q: Tensor<2>) -> Tensor<2> {
+        if self.coding.is_some() {
+            return q;
+        }
         match self.rules.estimator {
             Estimator::StraightThrough => straight(x, q),
             Estimator::Rotation => rotation(x, q),

@@ -1,0 +1,78 @@
+//! Other backends against burn's own on the processor: a small network, forward and backward.
+#![cfg(any(feature = "ndarray", feature = "wgpu"))]
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use codec_core::spec::{Layer, layer_tensors};
+use codec_train::{Store, Tracking, device, net::Network};
+
+const LAYERS: &str = r#"[
+    {"type": "conv", "name": "a", "input": 2, "output": 8, "kernel": 7, "stride": 2, "bias": true,
+     "padding": {"mode": "reflect", "left": 5, "right": 0, "complete": true}},
+    {"type": "activation", "function": "elu", "alpha": 1.0},
+    {"type": "residual", "body": [
+      {"type": "conv", "name": "b", "input": 8, "output": 8, "kernel": 3, "dilation": 3, "groups": 2, "bias": false,
+       "padding": {"mode": "zero", "left": 3, "right": 3}},
+      {"type": "activation", "function": "snake", "name": "s"}]},
+    {"type": "lstm", "name": "l", "input": 8, "hidden": 8, "layers": 1, "bidirectional": true, "skip": true},
+    {"type": "linear", "name": "p", "input": 16, "output": 8, "bias": true},
+    {"type": "layer-norm", "name": "n", "channels": 8, "epsilon": 1e-5, "affine": true},
+    {"type": "residual", "body": [
+      {"type": "attention", "name": "t", "channels": 8, "heads": 2, "head_dim": 4,
+       "rotary": {"theta": 10.0, "pairing": "interleaved"}, "span": {"type": "causal", "window": 5}}]},
+    {"type": "group-norm", "name": "g", "channels": 8, "groups": 2, "epsilon": 1e-5},
+    {"type": "conv-transpose", "name": "d", "input": 8, "output": 2, "kernel": 4, "stride": 2, "bias": true,
+     "trim_left": 1, "trim_right": 1},
+    {"type": "activation", "function": "tanh"}
+]"#;
+
+fn noise(seed: usize, n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 37 + seed * 101 + 5) as f32 * 0.618).sin() * 0.6).collect()
+}
+
+/// The output, and the gradients of the input and of every tensor.
+fn computed(device: &Device) -> BTreeMap<String, Vec<f32>> {
+    let layers: Vec<Layer> = serde_json::from_str(LAYERS).unwrap();
+    let mut store = Store::new(device);
+    for (i, t) in layer_tensors(&layers, 2).into_iter().enumerate() {
+        store.insert(&t.name, &t.shape, noise(i + 1, t.shape.iter().product()), true);
+    }
+    let vars = store.vars(Tracking::Gradients);
+    let x = Tensor::<3>::from_data(TensorData::new(noise(0, 2 * 2 * 41), [2, 2, 41]), device);
+    let x = x.autodiff().require_grad();
+    let y = Network::new(&layers).unwrap().forward(&vars, x.clone()).unwrap();
+    let weights = TensorData::new(noise(99, y.shape().num_elements()), y.dims());
+    let loss = (y.clone() * Tensor::<3>::from_data(weights, device).autodiff()).sum();
+    let mut gradients = loss.backward();
+    let host = |t: Tensor<1>| t.inner().try_into_vec_as::<f32>().unwrap();
+    let mut all = BTreeMap::from([("output".to_owned(), host(y.reshape([-1])))]);
+    all.insert("input".to_owned(), x.grad_remove(&mut gradients).unwrap().try_into_vec_as::<f32>().unwrap());
+    all.extend(vars.gradients(&mut gradients).0.into_iter().map(|(name, g)| (name, host(g))));
+    all
+}
+
+fn equal(device: &Device) {
+    let (expected, got) = (computed(&device::cpu()), computed(device));
+    assert!(expected.len() > 20);
+    assert_eq!(expected.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
+    for (name, expected) in &expected {
+        let largest = expected.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+        assert_eq!(expected.len(), got[name].len(), "{name}");
+        for (a, b) in expected.iter().zip(&got[name]) {
+            assert!((a - b).abs() <= 1e-5 * largest, "{name}: {b} for {a}");
+        }
+    }
+}
+
+#[cfg(feature = "ndarray")]
+#[test]
+fn ndarray() {
+    equal(&device::open("ndarray").unwrap());
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn gpu() {
+    equal(&device::open("gpu").unwrap());
+}
