@@ -9,6 +9,8 @@ extern crate self as codec;
 
 #[cfg(feature = "audio")]
 pub mod audio;
+#[cfg(feature = "default-model")]
+mod built_in;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;

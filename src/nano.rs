@@ -1,14 +1,16 @@
 //! `nano-16k`: the spec of a codec that a microcontroller runs in real time, both ways.
 //!
 //! 16 kHz, 50 frames a second, causal; three of its codebooks are 1.5 kbit/s, six 3 kbit/s, all twelve 6 kbit/s. Both
-//! networks work at frame rate, on 100 rows a second: a learned filterbank turns samples into rows, an inverse Fourier
-//! transform rows into samples, and between them are causal ConvNeXt blocks (Liu et al. 2022; as a vocoder Vocos,
-//! Siuzdak 2023). So the cost is parameters times 100 a second, a tenth of what convolutions over samples take. The
-//! activation is SiLU, which costs half of the exact GELU's instructions on a core without vectors.
+//! networks work at frame rate, on 100 rows a second: a learned filterbank turns samples into rows, another rows into
+//! samples (Luo & Mesgarani 2019), and between them are ConvNeXt blocks (Liu et al. 2022). So the cost is parameters times
+//! 100 a second, a tenth of what convolutions over samples take. Both filterbanks are linear, so that a waveform's phase
+//! goes through; an inverse Fourier transform of magnitudes and phases (Siuzdak 2023) learns as fast and costs more
+//! (docs/nano.md). The decoder looks 10 ms ahead. The activation is SiLU, which costs half of the exact GELU's
+//! instructions on a core without vectors.
 
 use crate::{
     core::spec::{
-        Activation, CodecSpec, Conv, ConvTranspose, Framing, Istft, Layer, LayerNorm, Linear, Metric, PadMode, Padding,
+        Activation, CodecSpec, Conv, ConvTranspose, Framing, Layer, LayerNorm, Linear, Metric, PadMode, Padding,
         Quantizer, Residual, ResidualRounding, SPEC_VERSION, Vq,
     },
     model_file::{OwnedTensor, TensorMap},
@@ -18,9 +20,8 @@ use crate::{
 const ROW: u32 = 160;
 /// Rows of a frame of codes.
 const ROWS: u32 = 2;
-/// Samples that the filterbank and the inverse transform look at.
-const ANALYSIS: u32 = 2 * ROW;
-const SYNTHESIS: u32 = 4 * ROW;
+/// Samples of a filter.
+const WINDOW: u32 = 2 * ROW;
 /// Filters of the filterbank.
 const FILTERS: u32 = 192;
 const CHANNELS: u32 = 144;
@@ -60,12 +61,11 @@ pub fn spec() -> CodecSpec {
 
 fn encoder() -> Vec<Layer> {
     let mut layers = vec![
-        conv("encoder.filters", 1, FILTERS, ANALYSIS, ROW, 1),
-        Layer::Activation(Activation::Silu),
+        conv("encoder.filters", 1, FILTERS, WINDOW, ROW, 1),
         linear("encoder.embed", FILTERS, CHANNELS),
         norm("encoder.norm_in"),
     ];
-    layers.extend((0..BLOCKS).map(|i| block(&format!("encoder.blocks.{i}"))));
+    layers.extend((0..BLOCKS).map(|i| block(&format!("encoder.blocks.{i}"), 0)));
     layers.push(norm("encoder.norm_out"));
     layers.push(conv("encoder.latent", CHANNELS, LATENT, 2 * ROWS, ROWS, 1));
     layers
@@ -88,10 +88,22 @@ fn decoder() -> Vec<Layer> {
         }),
         norm("decoder.norm_in"),
     ];
-    layers.extend((0..BLOCKS).map(|i| block(&format!("decoder.blocks.{i}"))));
+    layers.extend((0..BLOCKS).map(|i| block(&format!("decoder.blocks.{i}"), u32::from(i == 0))));
     layers.push(norm("decoder.norm_out"));
-    layers.push(linear("decoder.head", CHANNELS, SYNTHESIS + 2));
-    layers.push(Layer::Istft(Istft { n_fft: SYNTHESIS, hop: ROW }));
+    // Training begins with a signal that is no louder than speech.
+    layers.push(Layer::Scale { name: "decoder.out_scale".into(), channels: CHANNELS });
+    layers.push(Layer::ConvTranspose(ConvTranspose {
+        name: "decoder.synthesis".into(),
+        input: CHANNELS,
+        output: 1,
+        kernel: WINDOW,
+        stride: ROW,
+        groups: 1,
+        bias: false,
+        trim_left: (WINDOW - ROW) / 2,
+        trim_right: ((WINDOW - ROW) / 2) as i32,
+        blocks: None,
+    }));
     layers
 }
 
@@ -117,10 +129,15 @@ fn norm(name: &str) -> Layer {
     })
 }
 
-fn block(name: &str) -> Layer {
+/// A block that looks `ahead` rows ahead.
+fn block(name: &str, ahead: u32) -> Layer {
+    let mut depthwise = conv(&format!("{name}.depthwise"), CHANNELS, CHANNELS, TAPS, 1, CHANNELS);
+    if let Layer::Conv(l) = &mut depthwise {
+        (l.padding.left, l.padding.right) = (TAPS - 1 - ahead, ahead);
+    }
     Layer::Residual(Residual {
         body: vec![
-            conv(&format!("{name}.depthwise"), CHANNELS, CHANNELS, TAPS, 1, CHANNELS),
+            depthwise,
             norm(&format!("{name}.norm")),
             linear(&format!("{name}.expand"), CHANNELS, HIDDEN),
             Layer::Activation(Activation::Silu),

@@ -143,7 +143,7 @@ pub unsafe extern "C" fn codec_model_from_memory(
     }
 }
 
-/// The built-in model. This build has none: CODEC_ERROR_NO_DEFAULT_MODEL.
+/// The model in the box, nano-16k, for speech at 16 kHz. A build without it: CODEC_ERROR_NO_DEFAULT_MODEL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn codec_model_default(model: *mut *mut codec_model) -> codec_status {
     // SAFETY: the caller's pointer is null or valid.
@@ -152,6 +152,14 @@ pub unsafe extern "C" fn codec_model_default(model: *mut *mut codec_model) -> co
 
 /// The one place where a built-in model goes.
 fn built_in() -> Result<Model, Failure> {
+    #[cfg(feature = "default-model")]
+    return Model::built_in().map_err(Failure::from);
+    #[cfg(not(feature = "default-model"))]
+    no_model()
+}
+
+#[cfg(not(feature = "default-model"))]
+fn no_model() -> Result<Model, Failure> {
     let text = "this build has no built-in model; make a model file of a published checkpoint with \
                 `codec import CHECKPOINT -o MODEL.safetensors` and open it with codec_model_from_file";
     Err(Failure::new(CODEC_ERROR_NO_DEFAULT_MODEL, text))

@@ -420,9 +420,16 @@ fn what_is_no_model_or_cannot_do_it_is_an_error_that_says_what_to_do() {
     unsafe {
         assert_eq!(codec_model_from_file(c"/no/such/model".as_ptr(), &mut model), CODEC_ERROR_IO);
         assert!(text(codec_last_error()).contains("/no/such/model"));
-        assert_eq!(codec_model_default(&mut model), CODEC_ERROR_NO_DEFAULT_MODEL);
-        let told = text(codec_last_error());
-        assert!(told.contains("codec import") && told.contains("codec_model_from_file"), "{told}");
+        if cfg!(feature = "default-model") {
+            assert_eq!(codec_model_default(&mut model), CODEC_OK);
+            assert_eq!(text(codec_model_name(model)), "nano-16k");
+            assert_eq!(codec_model_destroy(model), CODEC_OK);
+            model = ptr::null_mut();
+        } else {
+            assert_eq!(codec_model_default(&mut model), CODEC_ERROR_NO_DEFAULT_MODEL);
+            let told = text(codec_last_error());
+            assert!(told.contains("codec import") && told.contains("codec_model_from_file"), "{told}");
+        }
         for len in (0..bytes.len()).step_by(7) {
             let status = codec_model_from_memory(bytes.as_ptr().cast(), len, &mut model);
             assert_eq!((status, model.is_null()), (CODEC_ERROR_MODEL, true), "{len} bytes");

@@ -12,7 +12,7 @@ use super::{Failure, Global};
 
 #[derive(clap::Args, Debug)]
 pub struct ModelArgs {
-    /// The model file
+    /// The model file; without one the model in the box, `nano-16k`, for speech at 16 kHz
     #[arg(long, short, env = "CODEC_MODEL", value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Threads to compute with; 0: as many as the machine has
@@ -24,7 +24,12 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The model's file, or what to call the model in the box.
     pub fn path(&self) -> Result<&Path, Failure> {
+        #[cfg(feature = "default-model")]
+        if self.model.is_none() {
+            return Ok(Path::new("the model in the box"));
+        }
         self.model.as_deref().ok_or_else(|| {
             Failure::usage(
                 "no model given",
@@ -34,6 +39,10 @@ impl ModelArgs {
     }
 
     pub fn load(&self) -> Result<Model, Failure> {
+        #[cfg(feature = "default-model")]
+        if self.model.is_none() {
+            return Model::built_in().map_err(|e| Failure::engine(Path::new("the model in the box"), e));
+        }
         let path = self.path()?;
         Model::load(path).map_err(|e| {
             Failure::new(
