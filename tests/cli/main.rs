@@ -3,6 +3,7 @@
 mod audio_in;
 mod batch;
 mod books;
+mod eval;
 mod hostile;
 mod info;
 mod options;
