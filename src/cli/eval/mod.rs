@@ -242,8 +242,9 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
 
 /// Heads of the columns, and cells of each file and of the means.
 fn cells(group: &Group) -> (Vec<String>, Vec<Vec<String>>) {
-    let of_visqol: Vec<(&str, Option<Summary>, fn(&Scores) -> Option<f64>)> =
-        vec![("NSIM", group.mean.nsim, |s| s.nsim), ("ViSQOL", group.mean.visqol, |s| s.visqol)];
+    type Of = fn(&Scores) -> Option<f64>;
+    let of_visqol: [(&str, Option<Summary>, Of); 2] =
+        [("NSIM", group.mean.nsim, |s| s.nsim), ("ViSQOL", group.mean.visqol, |s| s.visqol)];
     let of_visqol: Vec<_> = of_visqol.into_iter().filter(|(_, mean, _)| mean.is_some()).collect();
     let kbps = group.coding.is_some();
     let mut head = vec!["file".to_owned(), "s".to_owned()];
