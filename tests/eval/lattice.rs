@@ -7,6 +7,10 @@ use crate::{
     made::{self, sealed},
 };
 
+/// Where the file has the results of the first feature's curve, and the first axis.
+const RESULTS: usize = 8 + 2 * 19 * 4;
+const AXES: usize = 8 + 85 * (2 * 19 * 4 + 4 + 20 * 4);
+
 fn samples(signal: &codec::eval::Signal) -> Vec<f64> {
     signal.samples.iter().map(|v| f64::from(*v)).collect()
 }
@@ -54,10 +58,10 @@ fn what_is_cut_or_damaged_is_an_error() {
         Lattice::from_bytes(&sealed(bytes)).unwrap_err()
     };
     for results in [0, 257, u32::MAX] {
-        assert_eq!(with(made::RESULTS, &results.to_le_bytes()), LatticeError::Results { feature: 0, results });
+        assert_eq!(with(RESULTS, &results.to_le_bytes()), LatticeError::Results { feature: 0, results });
     }
     for (feature, result) in [(85, 0), (255, 255), (0, 1)] {
-        let at = made::AXES + 24 * 59 + 22;
+        let at = AXES + 24 * 59 + 22;
         assert_eq!(with(at, &[feature, result]), LatticeError::Axis { lattice: 59, feature, result });
     }
     let infinite = with(12, &f32::INFINITY.to_le_bytes());

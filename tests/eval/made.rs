@@ -1,9 +1,6 @@
 //! A lattice of our own, in the layout of `examples/visqol_lattice.py`: its score is 1 and four times the mean similarity of the
 //! lowest band.
 
-/// Where the file has the results of the first feature's curve, and the first axis.
-pub const RESULTS: usize = 8 + 2 * 19 * 4;
-pub const AXES: usize = 8 + FEATURES * (2 * 19 * 4 + 4 + 20 * 4);
 const FEATURES: usize = 85;
 
 fn ramp(out: &mut Vec<u8>, pieces: usize) {
