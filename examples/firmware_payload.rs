@@ -1,8 +1,9 @@
-//! What `examples/cortex-m` runs on: deploy images of a model, a `.nac` stream and a short signal, with what the host makes
-//! of them.
+//! What `examples/cortex-m` runs on: the deploy image of a model, a `.nac` stream and a short signal, with what the host
+//! makes of them. Both are of `examples/speech.wav`.
 //!
 //! `cargo run --release --example firmware_payload -- FOLDER [PRECISION [MODEL.safetensors]]`; the precision of the weights
-//! is `f32`, `f16` or `i8`, and without a model it is `nano-16k` with random weights.
+//! is `i8`, `f16` or `f32`. Without a model `i8` is the model in the box, and the others are the same spec with random
+//! weights: it has none in floating point.
 
 use std::{
     error::Error,
@@ -11,7 +12,8 @@ use std::{
 };
 
 use codec::{
-    Model, PackOptions, PackParts,
+    Model, PackOptions,
+    audio::{Allow, AudioReader, Conform},
     core::{
         bitstream::{CodeGroup, GROUP_LEN, Header, Layout},
         image::Image,
@@ -23,42 +25,42 @@ use codec::{
     nano,
 };
 
-/// Signals, in seconds: what is decoded, and what is encoded on the device.
+const SPEECH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/speech.wav");
+/// Its beginning, in seconds: what is decoded, and what is encoded on the device.
 const DECODED: f32 = 2.0;
 const ENCODED: f32 = 0.4;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let folder = args.next().ok_or("usage: firmware_payload FOLDER [f32|f16|i8 [MODEL.safetensors]]")?;
+    let folder = args.next().ok_or("usage: firmware_payload FOLDER [i8|f16|f32 [MODEL.safetensors]]")?;
     fs::create_dir_all(&folder)?;
     let precision = match args.next().as_deref().and_then(Path::to_str) {
-        None | Some("f32") => Precision::F32,
+        None | Some("i8") => Precision::I8,
         Some("f16") => Precision::F16,
-        Some("i8") => Precision::I8,
+        Some("f32") => Precision::F32,
         Some(other) => return Err(format!("no precision {other}").into()),
     };
     let model = match args.next() {
-        Some(path) => Model::load(path)?,
+        Some(path) => Model::load(path)?.with_precision(precision),
+        None if precision == Precision::I8 => return payload(&Model::built_in()?, Model::built_in_image(), &folder),
         None => {
-            let path = folder.join("nano.safetensors");
+            let path = folder.join("random.safetensors");
             let spec = nano::spec();
             write_model(&path, &spec, &nano::random_tensors(&spec, 1), &Provenance::default())?;
-            Model::load(path)?
+            Model::load(path)?.with_precision(precision)
         }
     };
-    payload(&model.with_precision(precision), &folder)
+    payload(&model, &model.pack(&PackOptions::default())?, &folder)
 }
 
-fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
+fn payload(model: &Model, image: &[u8], folder: &Path) -> Result<(), Box<dyn Error>> {
     let spec = model.spec();
-    let encoder = model.pack(&PackOptions { parts: PackParts::Encoder, frames: 1 })?;
-    let decoder = model.pack(&PackOptions { parts: PackParts::Decoder, frames: 1 })?;
     let rate = spec.sample_rate as f32;
-    let pcm = signal((DECODED * rate) as usize, rate);
+    let pcm = speech(spec.sample_rate, spec.channels as usize, (DECODED * rate) as usize)?;
     let short = pcm.get(..(ENCODED * rate) as usize).unwrap_or(&pcm);
-    let (codes, _, encoder_state) = encode(&encoder, &pcm)?;
-    let (short_codes, codebooks, _) = encode(&encoder, short)?;
-    let (samples, decoder_state) = decode(&decoder, &codes)?;
+    let (codes, _, encoder_state) = encode(image, &pcm)?;
+    let (short_codes, codebooks, _) = encode(image, short)?;
+    let (samples, decoder_state) = decode(image, &codes)?;
 
     let groups = CodeGroup::of(model.quantizer()?, 0, codebooks)?;
     let mut storage = vec![0; groups.len() * GROUP_LEN];
@@ -80,8 +82,7 @@ fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
 
     let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(bytemuck::cast_slice(&samples));
     let levels: Vec<i16> = short.iter().map(|v| (v * 32768.0) as i16).collect();
-    fs::write(folder.join("decoder.bin"), &decoder)?;
-    fs::write(folder.join("encoder.bin"), &encoder)?;
+    fs::write(folder.join("model.bin"), image)?;
     fs::write(folder.join("stream.nac"), &stream)?;
     fs::write(folder.join("pcm.s16"), bytemuck::cast_slice(&levels))?;
     fs::write(folder.join("codes.u16"), bytemuck::cast_slice(&short_codes))?;
@@ -89,27 +90,28 @@ fn payload(model: &Model, folder: &Path) -> Result<(), Box<dyn Error>> {
     // What this machine needs: one with shorter words needs no more.
     fs::write(folder.join("state.u32"), u32::try_from(decoder_state.max(encoder_state))?.to_le_bytes())?;
     println!(
-        "{}: decoder {} bytes, encoder {} bytes, {} frames of {codebooks} codes, CRC of {} samples {crc:08x}",
+        "{}: {} bytes, {} frames of {codebooks} codes, CRC of {} samples {crc:08x}",
         spec.name,
-        decoder.len(),
-        encoder.len(),
+        image.len(),
         codes.len() / codebooks,
         samples.len(),
     );
     Ok(())
 }
 
-/// A tone that glides, under noise; whole 16-bit levels, so that they are the same from a file.
-fn signal(len: usize, rate: f32) -> Vec<f32> {
-    let mut state = 1u32;
-    let sample = |i: usize| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let t = i as f32 / rate;
-        let tone = (core::f32::consts::TAU * (120.0 + 300.0 * t) * t).sin() * (0.5 - 0.4 * (9.0 * t).cos());
-        let noise = (state >> 16) as f32 / 65536.0 - 0.5;
-        (12_000.0 * tone + 2_000.0 * noise).round() / 32768.0
-    };
-    (0..len).map(sample).collect()
+/// The first `frames` of the sample, as a model takes it; whole 16-bit levels, so that they are the same from a file.
+fn speech(rate: u32, channels: usize, frames: usize) -> Result<Vec<f32>, Box<dyn Error>> {
+    let mut reader = AudioReader::open(Path::new(SPEECH))?;
+    let from = (reader.info().sample_rate, reader.info().channels);
+    let mut conform = Conform::new(from, (rate, channels), Allow { resample: true, upmix: true, downmix: true })?;
+    let mut pcm = Vec::new();
+    while let Some(block) = reader.next_block()? {
+        conform.push(block, &mut pcm);
+    }
+    conform.finish(&mut pcm);
+    pcm.truncate(frames * channels);
+    pcm.iter_mut().for_each(|v| *v = (*v * 32768.0).round().clamp(-32768.0, 32767.0) / 32768.0);
+    Ok(pcm)
 }
 
 fn aligned(bytes: &[u8]) -> Aligned {

@@ -3,6 +3,8 @@
  *
  *     codec encode -m MODEL IN.wav OUT.nac && codec decode -m MODEL OUT.nac OUT.wav
  *
+ * Without a model: that in the box, nano-16k, for speech at 16 kHz.
+ *
  * cc transcode.c $(pkg-config --cflags --libs codec) -lm -o transcode
  */
 #include <codec.h>
@@ -176,19 +178,22 @@ int main(int argc, char **argv) {
     codec_model *model = NULL;
     codec_model_info info = {0};
     double bits = 0;
+    const char *from = argc == 5 ? argv[1] : "the model in the box";
+    char **files;
 
-    if (argc != 5) {
-        fprintf(stderr, "usage: %s MODEL IN.wav OUT.nac OUT.wav\n", argv[0]);
+    if (argc != 4 && argc != 5) {
+        fprintf(stderr, "usage: %s [MODEL] IN.wav OUT.nac OUT.wav\n", argv[0]);
         return 2;
     }
-    check(codec_model_from_file(argv[1], &model), argv[1], codec_last_error());
+    files = argv + argc - 3;
+    check(argc == 5 ? codec_model_from_file(from, &model) : codec_model_default(&model), from, codec_last_error());
     info.struct_size = sizeof info;
-    check(codec_model_get_info(model, &info), argv[1], codec_last_error());
-    check(codec_model_bitrate(model, 0, &bits), argv[1], codec_last_error());
+    check(codec_model_get_info(model, &info), from, codec_last_error());
+    check(codec_model_bitrate(model, 0, &bits), from, codec_last_error());
     printf("libcodec %s, %s: %u Hz, %u codebooks, %.0f bit/s\n", codec_version(), codec_model_name(model),
            (unsigned)info.sample_rate, (unsigned)info.codebooks, bits);
-    encode(model, &info, argv[2], argv[3]);
-    decode(model, &info, argv[3], argv[4]);
-    check(codec_model_destroy(model), argv[1], codec_last_error());
+    encode(model, &info, files[0], files[1]);
+    decode(model, &info, files[1], files[2]);
+    check(codec_model_destroy(model), from, codec_last_error());
     return 0;
 }

@@ -31,8 +31,8 @@ fn main() {
     let Some(payload) = env::var_os("CODEC_PAYLOAD").map(PathBuf::from) else {
         panic!("CODEC_PAYLOAD must name the folder that the example `firmware_payload` wrote");
     };
-    let decoder = ["decoder.bin", "stream.nac", "crc.u32", "state.u32"].as_slice();
-    let encoder = ["encoder.bin", "pcm.s16", "codes.u16"].as_slice();
+    let decoder = ["model.bin", "stream.nac", "crc.u32", "state.u32"].as_slice();
+    let encoder = ["pcm.s16", "codes.u16"].as_slice();
     let encoder = if env::var_os("CARGO_FEATURE_ENCODER").is_some() { encoder } else { &[] };
     for name in decoder.iter().chain(encoder) {
         let from = payload.join(name);

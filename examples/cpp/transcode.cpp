@@ -2,6 +2,8 @@
 //
 //     codec encode -m MODEL IN.wav OUT.nac && codec decode -m MODEL OUT.nac OUT.wav
 //
+// Without a model: that in the box, nano-16k, for speech at 16 kHz.
+//
 // c++ -std=c++17 transcode.cpp $(pkg-config --cflags --libs codec) -o transcode
 
 #include <algorithm>
@@ -77,16 +79,17 @@ void decode(const codec::Model &model, const char *from, const char *to) {
 } // namespace
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        std::cerr << "usage: " << argv[0] << " MODEL IN.wav OUT.nac OUT.wav\n";
+    if (argc != 4 && argc != 5) {
+        std::cerr << "usage: " << argv[0] << " [MODEL] IN.wav OUT.nac OUT.wav\n";
         return 2;
     }
     try {
-        const auto model = codec::Model::from_file(argv[1]);
+        const auto model = argc == 5 ? codec::Model::from_file(argv[1]) : codec::Model::built_in();
+        const auto files = argv + argc - 3;
         std::cout << "libcodec " << codec_version() << ", " << model.name() << ": " << model.info().sample_rate << " Hz, "
                   << model.bitrate() << " bit/s\n";
-        encode(model, argv[2], argv[3]);
-        decode(model, argv[3], argv[4]);
+        encode(model, files[0], files[1]);
+        decode(model, files[1], files[2]);
     } catch (const codec::Error &error) {
         std::cerr << error.what() << " (" << codec_strerror(error.status()) << ")\n";
         return 1;

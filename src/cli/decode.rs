@@ -125,7 +125,8 @@ pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitC
         force: args.force,
         quiet: global.quiet,
     };
-    let report = Report { device: device.map(|d| d.name().to_owned()), ..Report::new("decode", path) };
+    let report = Report::new("decode", path, &model.spec().name);
+    let report = Report { device: device.map(|d| d.name().to_owned()), ..report };
     let options = job.options.clone();
     Device::serving(device, &options, || match (&args.out_dir, &args.output) {
         (Some(folder), _) => {

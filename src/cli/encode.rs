@@ -149,7 +149,8 @@ pub fn run(args: Args, global: &Global, open: Option<&Open<'_>>) -> Result<ExitC
     let device = args.device.open(open, Half::Encoder, path, &model, global.quiet)?;
     let device = device.as_ref();
     let job = Job { model: &model, device, options, stream, allow, force: args.force, quiet: global.quiet };
-    let report = Report { device: device.map(|d| d.name().to_owned()), ..Report::new("encode", path) };
+    let report = Report::new("encode", path, &model.spec().name);
+    let report = Report { device: device.map(|d| d.name().to_owned()), ..report };
     let options = job.options.clone();
     Device::serving(device, &options, || match (&args.out_dir, &args.output) {
         (Some(folder), _) => {

@@ -109,7 +109,9 @@ impl FileReport {
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     pub command: &'static str,
+    /// The model's file, and the codec's name.
     pub model: &'a Path,
+    pub codec: &'a str,
     /// What computed, if not the engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -132,10 +134,11 @@ pub struct FileFailure {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(command: &'static str, model: &'a Path) -> Self {
+    pub fn new(command: &'static str, model: &'a Path, codec: &'a str) -> Self {
         Self {
             command,
             model,
+            codec,
             device: None,
             files: vec![],
             skipped: vec![],
@@ -160,6 +163,7 @@ impl<'a> Report<'a> {
         if global.json {
             print_json(&self)?;
         } else if !global.quiet && !to_stdout {
+            say(&format!("model: {}, {}", self.codec, self.model.display()));
             for file in &self.files {
                 say(&file.line());
             }

@@ -3,6 +3,8 @@
 mod audio_in;
 mod batch;
 mod books;
+#[cfg(feature = "default-model")]
+mod built_in;
 mod eval;
 mod hostile;
 mod info;

@@ -87,11 +87,11 @@ impl Steps {
 
 /// Decodes the stream and compares the samples' CRC.
 pub fn decode(memory: &mut Memory) -> Result<(), Failure> {
-    let (opening, image) = count(|| Image::open(payload::DECODER));
+    let (opening, image) = count(|| Image::open(payload::MODEL));
     let image = image?;
     let decoder = image.decoder()?;
     let memory = &mut memory.0[..];
-    println!("decoder: {} bytes of image, opened in {opening} instructions", payload::DECODER.len());
+    println!("model: {} bytes of image, opened in {opening} instructions", payload::MODEL.len());
     println!("decoder: {} bytes of state and scratch", decoder.state_bytes());
 
     let mut reader = Reader::new([0; BUFFER]);
@@ -139,10 +139,9 @@ pub fn decode(memory: &mut Memory) -> Result<(), Failure> {
 /// Encodes the signal and compares the codes.
 #[cfg(feature = "encoder")]
 pub fn encode(memory: &mut Memory) -> Result<(), Failure> {
-    let image = Image::open(payload::ENCODER)?;
+    let image = Image::open(payload::MODEL)?;
     let encoder = image.encoder()?;
     let memory = &mut memory.0[..];
-    println!("encoder: {} bytes of image", payload::ENCODER.len());
     println!("encoder: {} bytes of state and scratch", encoder.state_bytes());
     let books = image.codebooks();
     encoder.init(memory, books)?;

@@ -10,22 +10,16 @@ macro_rules! file {
     };
 }
 
-#[unsafe(link_section = ".model.decoder")]
-static DECODER_FILE: Aligned<[u8; file!("decoder.bin").len()]> = Aligned(*file!("decoder.bin"));
-#[cfg(feature = "encoder")]
-#[unsafe(link_section = ".model.encoder")]
-static ENCODER_FILE: Aligned<[u8; file!("encoder.bin").len()]> = Aligned(*file!("encoder.bin"));
+#[unsafe(link_section = ".model.image")]
+static MODEL_FILE: Aligned<[u8; file!("model.bin").len()]> = Aligned(*file!("model.bin"));
 #[unsafe(link_section = ".model.stream")]
 static STREAM_FILE: [u8; file!("stream.nac").len()] = *file!("stream.nac");
 #[cfg(feature = "encoder")]
 #[unsafe(link_section = ".model.pcm")]
 static PCM_FILE: [u8; file!("pcm.s16").len()] = *file!("pcm.s16");
 
-/// A deploy image with a decoder.
-pub static DECODER: &[u8] = &DECODER_FILE.0;
-/// A deploy image with an encoder.
-#[cfg(feature = "encoder")]
-pub static ENCODER: &[u8] = &ENCODER_FILE.0;
+/// A deploy image.
+pub static MODEL: &[u8] = &MODEL_FILE.0;
 /// A stream for the decoder.
 pub static STREAM: &[u8] = &STREAM_FILE;
 /// CRC-32C of the samples that the host decodes from it, as little-endian f32.

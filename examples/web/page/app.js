@@ -68,11 +68,14 @@ $("cancel").onclick = () => worker.postMessage({ call: "cancel" });
 
 // --- the model ---
 
-function openModel(name, bytes) {
+/** Opens a model; `url` is that of one that comes with the page. */
+function openModel(name, bytes, url = "") {
   return busy(`Loading ${name}…`, async () => {
     [page.info, page.codes, page.original, page.decoded] = [null, null, null, null];
     $("result").hidden = true;
     $("model-info").textContent = "";
+    // Nothing is selected while a model of the user's is open, so that any can be chosen again.
+    $("built-in").value = url;
     const info = await ask("load", { bytes: new Uint8Array(await bytes()) });
     page.info = info;
     const network = info.decoder ?? info.encoder;
@@ -230,7 +233,7 @@ for (const [id, take] of [["model-file", (file) => openModel(file.name, () => fi
   };
 }
 
-$("built-in").onchange = ({ target }) => openModel(target.selectedOptions[0].text, () => download(target.value));
+$("built-in").onchange = ({ target }) => openModel(target.selectedOptions[0].text, () => download(target.value), target.value);
 
 $("bitrate").onchange = () => {
   if (page.sound) busy("Encoding…", encode);
@@ -316,5 +319,5 @@ $("built-in").replaceChildren(...builtIn.map(({ name, url }) => new Option(name,
 $("built-in-row").hidden = builtIn.length === 0;
 const asked = new URLSearchParams(location.search).get("model") ?? builtIn[0]?.url;
 document.body.dataset.state = "ready";
-if (asked) openModel(asked.split("/").pop(), () => download(asked));
+if (asked) openModel(asked.split("/").pop(), () => download(asked), asked);
 else say("Open a model to begin.");

@@ -1,5 +1,6 @@
 // Drives the page in headless Chromium as a person would, and compares with the host's files:
-// node page.mjs IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB SCREENSHOT.png
+// node page.mjs IMAGE WAV CODEBOOKS HOST.nac HOST.wav LEAST_SNR_DB SCREENSHOT.png [built-in]
+// With `built-in` the image is that of the model in the box: the page opens it by itself, and again where it is asked to.
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -8,7 +9,7 @@ import { readWav } from "../page/wav.js";
 import { Chromium, serve } from "./chromium.mjs";
 import { compare } from "./compare.mjs";
 
-const [image, wav, codebooks, nac, hostWav, least, screenshot] = process.argv.slice(2);
+const [image, wav, codebooks, nac, hostWav, least, screenshot, builtIn] = process.argv.slice(2);
 const host = readWav(new Uint8Array(fs.readFileSync(hostWav)).buffer);
 let failures = 0;
 const check = (what, ok, found = "") => {
@@ -41,10 +42,20 @@ try {
     return new Set(new Uint32Array(data.buffer)).size;
   })()`);
 
-  await browser.open(server.url);
-  await browser.until(`document.readyState === 'complete' && ${state} === 'ready'`);
+  const started = () => browser.until(`document.readyState === 'complete' && ['ready', 'failed'].includes(${state})`);
+  const selected = () => browser.evaluate("document.getElementById('built-in').selectedOptions[0]?.text ?? ''");
+  await browser.open(`${server.url}?model=models.json`);
+  await started();
+  check("what is no model does not load", (await browser.evaluate(state)) === "failed", await status());
   check("a sound needs a model first", await browser.evaluate("document.getElementById('sound').disabled"));
-  check("a model loads", (await choose("#model-file", image)) === "ready", await status());
+  await browser.open(server.url);
+  await browser.until("location.search === ''");
+  await started();
+  check("the page opens the model in the box", (await browser.evaluate(state)) === "ready" && (await selected()) === "nano-16k", await status());
+  if (!builtIn) {
+    check("a model loads", (await choose("#model-file", image)) === "ready", await status());
+    check("and none in the box is selected", (await selected()) === "");
+  }
   await browser.evaluate(`document.getElementById('bitrate').value = '${codebooks}'`);
   check("a wav is encoded and decoded", (await choose("#sound-file", wav)) === "ready", await status());
 
@@ -70,6 +81,16 @@ try {
   check("switching goes to the other player", true);
   await browser.evaluate("document.querySelector('#original audio').pause()");
   await browser.screenshot(screenshot, 1200, 1250);
+  if (builtIn) {
+    check("the same model from a file", (await choose("#model-file", image)) === "ready" && (await selected()) === "", await status());
+    const codesOfFile = await floats("codes");
+    await browser.evaluate(`${state} = 'chosen'; document.getElementById('built-in').selectedIndex = 0; document.getElementById('built-in').dispatchEvent(new Event('change'))`);
+    await settled();
+    check("and from the list again", (await browser.evaluate(state)) === "ready" && (await selected()) === "nano-16k", await status());
+    // Either codes the sound anew, at the highest bitrate.
+    check("give the same codes", compare(await floats("codes"), codesOfFile) === Infinity, `${codesOfFile.length} codes`);
+    await browser.evaluate(`document.getElementById('bitrate').value = '${codebooks}'`);
+  }
 
   check("the host's .nac opens", (await choose("#sound-file", nac)) === "ready", await status());
   const again = compare(await floats("decoded"), host.pcm);
