@@ -838,7 +838,7 @@ codec_status codec_model_from_memory(const void *data,
                                      struct codec_model **model);
 
 /**
- * The built-in model. This build has none: CODEC_ERROR_NO_DEFAULT_MODEL.
+ * The model in the box, nano-16k, for speech at 16 kHz. A build without it: CODEC_ERROR_NO_DEFAULT_MODEL.
  */
 codec_status codec_model_default(struct codec_model **model);
 

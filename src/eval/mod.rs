@@ -11,7 +11,7 @@
 //! let degraded = Signal { samples: tone(0.25), sample_rate: 16_000 };
 //! let scores = score(&reference, &degraded, &Options { visqol: UseVisqol::No, ..Options::default() })?;
 //! assert!(scores.si_sdr > 60.0); // loudness does not count there
-//! assert!(scores.lsd > 5.9); // and here it does
+//! assert!(scores.mel > 0.1); // and here it does
 //! # Ok::<(), codec::eval::EvalError>(())
 //! ```
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex, num_complex::Complex};
 
 use super::{Elements, Operand, ordered, plain, record, tensor};
-use crate::loss::Ends;
+use crate::{group::Group, loss::Ends};
 
 /// Transforms of frames of a signal.
 #[derive(Clone)]
@@ -364,8 +364,17 @@ pub(crate) fn compressed(frames: &Frames, floor: f32, samples: usize, fake: &[f3
     Compared { value, gradient: parts.into_iter().flat_map(|(_, gradient)| gradient).collect() }
 }
 
-/// One resolution of the STFT loss: spectral convergence plus the mean difference of logarithms.
-pub(crate) fn stft(frames: &Frames, floor: f32, least: f32, samples: usize, fake: &[f32], real: &[f32]) -> Compared {
+/// One resolution of the STFT loss: spectral convergence plus the mean difference of logarithms. Of a group each process has its
+/// part of the batch, and the mean over processes is the loss of all.
+pub(crate) fn stft(
+    group: &dyn Group,
+    frames: &Frames,
+    floor: f32,
+    least: f32,
+    samples: usize,
+    fake: &[f32],
+    real: &[f32],
+) -> Compared {
     let pairs = fake.par_chunks(samples).zip(real.par_chunks(samples));
     let of = |(fake, real): (&[f32], &[f32])| {
         let spectra = frames.analyse(fake);
@@ -379,10 +388,14 @@ pub(crate) fn stft(frames: &Frames, floor: f32, least: f32, samples: usize, fake
     let mut all: Vec<_> = pairs.map(of).collect();
     let total = |f: &dyn Fn(usize) -> f64| (0..all.len()).map(f).sum::<f64>();
     let raised = |x: f64| x.max(f64::from(least)).sqrt();
-    let (apart, whole) = (total(&|i| all[i].1), total(&|i| all[i].2));
+    let own = total(&|i| all[i].1);
+    let mut sums = [own, total(&|i| all[i].2)];
+    group.sum_f64(&mut sums);
     let count = total(&|i| all[i].4.len() as f64).max(1.0);
-    let value = raised(apart) / raised(whole) + total(&|i| all[i].3) / count;
-    let pull = if apart > f64::from(least) { 1.0 / (raised(apart) * raised(whole)) } else { 0.0 };
+    // A root of a sum: each process has its share of it, and its slope.
+    let share = group.size() as f64 / (raised(sums[0]) * raised(sums[1]));
+    let value = own * share + total(&|i| all[i].3) / count;
+    let pull = if sums[0] > f64::from(least) { share } else { 0.0 };
     let gradient = all.par_iter_mut().flat_map_iter(|(spectra, _, _, _, a, b)| {
         let slope = |(a, b): (&f32, &f32)| (pull * f64::from(a - b)) as f32 + sign(a - b) / (a * count as f32);
         let slopes: Vec<f32> = a.iter().zip(&*b).map(slope).collect();

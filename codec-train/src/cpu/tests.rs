@@ -266,6 +266,6 @@ fn gradients_of_spectral_losses_are_slopes() {
             });
         }
         slope(&format!("compressed of {n}"), &|x| spectrum::compressed(&frames, 1e-6, 700, x, &real));
-        slope(&format!("stft of {n}"), &|x| spectrum::stft(&frames, 1e-8, 1e-12, 700, x, &real));
+        slope(&format!("stft of {n}"), &|x| spectrum::stft(&crate::group::Alone, &frames, 1e-8, 1e-12, 700, x, &real));
     }
 }
