@@ -17,6 +17,8 @@ pub mod cli;
 mod codes;
 mod compare;
 mod error;
+#[cfg(feature = "eval")]
+pub mod eval;
 mod image_file;
 pub mod import;
 mod mapped;
@@ -24,6 +26,8 @@ mod model;
 pub mod model_file;
 pub mod nac;
 pub mod nano;
+#[cfg(feature = "cli")]
+mod report;
 mod stream;
 mod threads;
 pub mod tokens;

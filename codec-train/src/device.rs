@@ -49,6 +49,11 @@ pub fn find(name: &str) -> Result<Opened, TrainError> {
             Some(text.parse::<usize>().map_err(|_| error(format!("`{text}` is not the number of a device")))?)
         }
     };
+    #[cfg(not(all(feature = "wgpu", feature = "cuda")))]
+    let absent = |feature: &str| {
+        let how = format!("`cargo install --path codec-train --features {feature}` builds it in");
+        format!("it is not in this build of codec-train; {how}")
+    };
     let opened = match kind {
         "cpu" | "flex" if index.is_none() => Opened { device: cpu(), name: "the processor".into(), largest: 1 << 40 },
         #[cfg(feature = "wgpu")]
@@ -64,13 +69,10 @@ pub fn find(name: &str) -> Result<Opened, TrainError> {
             let device = Device::ndarray();
             Opened { device, name: "the processor, by ndarray".into(), largest: 1 << 40 }
         }
-        #[cfg(not(all(feature = "wgpu", feature = "cuda")))]
-        "gpu" | "cuda" => {
-            let feature = if kind == "gpu" { "wgpu" } else { "cuda" };
-            return Err(error(format!(
-                "it is not in this build of codec-train; `cargo install --path codec-train --features {feature}` builds it in"
-            )));
-        }
+        #[cfg(not(feature = "wgpu"))]
+        "gpu" => return Err(error(absent("wgpu"))),
+        #[cfg(not(feature = "cuda"))]
+        "cuda" => return Err(error(absent("cuda"))),
         _ => return Err(error("there are cpu, gpu, gpu:N, cuda and cuda:N".to_owned())),
     };
     let tried = catch_unwind(AssertUnwindSafe(|| Tensor::<1>::ones([2], &opened.device).sum().into_scalar::<f32>()));
@@ -165,7 +167,7 @@ mod adapters {
         let opened = Opened {
             device,
             name: format!("{} ({:?}{software})", info.name, info.backend),
-            largest: u64::from(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size),
+            largest: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
         };
         open.insert(index, opened.clone());
         Ok(opened)

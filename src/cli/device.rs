@@ -129,7 +129,7 @@ impl<'m> Device<'m> {
         options: &'a Options,
     ) -> Result<Encoder<'a, 'm>, Error> {
         Ok(match device {
-            None => Encoder::Engine(model.encoder(options)?),
+            None => Encoder::Engine(Box::new(model.encoder(options)?)),
             Some(device) => Encoder::Device(Gathered::new(device, options, &device.encode)?),
         })
     }
@@ -159,7 +159,7 @@ impl Drop for Close<'_, '_> {
 
 /// An encoder, wherever it computes; used as [`codec::Encoder`] is.
 pub enum Encoder<'a, 'm> {
-    Engine(codec::Encoder<'a>),
+    Engine(Box<codec::Encoder<'a>>),
     Device(Gathered<'a, 'm>),
 }
 

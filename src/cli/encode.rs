@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Extensions of the audio files that are looked for in a folder.
-const AUDIO: &[&str] = &["wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "mp4", "aac"];
+pub const AUDIO: &[&str] = &["wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "mp4", "aac"];
 
 #[derive(clap::Args)]
 pub struct Args {

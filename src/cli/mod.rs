@@ -6,6 +6,7 @@ mod completions;
 mod decode;
 mod device;
 mod encode;
+mod eval;
 mod failure;
 mod import;
 mod info;
@@ -14,6 +15,7 @@ mod output;
 mod pack;
 mod progress;
 mod report;
+mod run_report;
 mod shape;
 mod train;
 
@@ -79,6 +81,10 @@ enum Command {
     Import(import::Args),
     /// Make a deploy image of a model: planned, packed, ready to run where it lies
     Pack(pack::Args),
+    /// Score decoded audio against its original, or a model on a folder of audio
+    Eval(Box<eval::Args>),
+    /// Write a page of a training run: curves, spectrograms, players
+    Report(run_report::Args),
     /// Train a codec by a recipe; starts `codec-train`, which is built by itself
     Train(train::Args),
     /// Write a model file from a training run; starts `codec-train`
@@ -114,6 +120,8 @@ fn run(cli: Cli, open: Option<&Open<'_>>) -> ExitCode {
         Command::Info(args) => info::run(&args, &global),
         Command::Import(args) => import::run(args, &global),
         Command::Pack(args) => pack::run(&args, &global),
+        Command::Eval(args) => eval::run(&args, &global),
+        Command::Report(args) => run_report::run(&args, &global),
         Command::Train(args) => train::run("train", args, &global),
         Command::Export(args) => train::run("export", args, &global),
         Command::Completions(args) => completions::run(&args),

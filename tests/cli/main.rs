@@ -5,6 +5,7 @@ mod batch;
 mod books;
 #[cfg(feature = "default-model")]
 mod built_in;
+mod eval;
 mod hostile;
 mod info;
 mod options;

@@ -161,7 +161,7 @@ fn a_device_without_the_program_that_has_it_says_how_to_get_it() {
         for command in ["encode", "decode"] {
             let mut program = bare(&[command, "in.wav", "o.wav", "--device", device]);
             program.current_dir(bench.folder.path()).env("PATH", "");
-            Run::of(program).fails(1, &["cannot start codec-train"]).says(&[feature]);
+            Run::of(program).fails(1, &["needs the program `codec-train`"]).says(&[feature]);
         }
     }
     bench.codec(&["encode", "in.wav", "o.nac", "--device", "cpu"]).ok();

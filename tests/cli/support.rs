@@ -65,7 +65,7 @@ impl Bench {
 /// `codec` without any setting of the surroundings.
 pub fn bare(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("codec").unwrap();
-    command.args(args).env_remove("CODEC_MODEL").env_remove("CODEC_ISA");
+    command.args(args).env_remove("CODEC_MODEL").env_remove("CODEC_ISA").env_remove("CODEC_VISQOL");
     command.timeout(std::time::Duration::from_secs(60));
     command
 }
