@@ -94,5 +94,4 @@ fn the_recorded_tokens_on_every_instruction_set() {
         assert!(same, "{isa:?}, {threads} thread(s): other samples");
         println!("{isa:?}, {threads} thread(s): {} tokens equal", codes.len());
     }
-    assert_eq!(write(&model, &scalar, pcm.len() as u64), recorded, "the file is written otherwise; {AGAIN}");
 }
