@@ -11,10 +11,6 @@ use crate::{
 const RESULTS: usize = 8 + 2 * 19 * 4;
 const AXES: usize = 8 + 85 * (2 * 19 * 4 + 4 + 20 * 4);
 
-/// Where the file has the results of the first feature's curve, and the first axis.
-const RESULTS: usize = 8 + 2 * 19 * 4;
-const AXES: usize = 8 + 85 * (2 * 19 * 4 + 4 + 20 * 4);
-
 fn samples(signal: &codec::eval::Signal) -> Vec<f64> {
     signal.samples.iter().map(|v| f64::from(*v)).collect()
 }
