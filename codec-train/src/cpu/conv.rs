@@ -5,7 +5,7 @@ use codec_core::kernel::{self, Epilogue, Out, Pointwise, Rows, Start};
 use rayon::prelude::*;
 
 use super::{
-    Elements, Operand, alone,
+    Elements, Operand, SIGNAL, alone,
     product::{Geometry, adjoint, column_sums, correlate, weight_gradient},
     record, tensor,
 };
@@ -66,8 +66,6 @@ pub(crate) fn conv2d(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>, option
         ]
     }))
 }
-
-const SIGNAL: [usize; 3] = [0, 2, 1];
 
 /// A convolution without padding of signals `[items, channels, rows]` with a weight `[output, input / groups, taps]`.
 pub(crate) fn conv1d(
@@ -250,11 +248,11 @@ pub(crate) type Sources = Vec<Option<usize>>;
 pub(crate) fn rows(x: &Tensor<3>, sources: Sources) -> Option<Tensor<3>> {
     let [items, channels, rows] = x.dims();
     let operand = Operand::of(x)?;
-    let y = gathered(&operand.ordered(&SIGNAL), &[None; 0], &sources, [items, 1, rows, channels]);
+    let y = gathered(&operand.ordered(&SIGNAL), &[Some(0)], &sources, [items, 1, rows, channels]);
     let y = tensor(y, &[items, sources.len(), channels], &SIGNAL);
     Some(record([&operand], y, move |gradient, _| {
         let g = super::ordered(gradient, &SIGNAL);
-        let x = scattered(&g, &[None; 0], &sources, [items, 1, rows, channels]);
+        let x = scattered(&g, &[Some(0)], &sources, [items, 1, rows, channels]);
         [Some(tensor(x, &[items, rows, channels], &SIGNAL))]
     }))
 }
@@ -293,27 +291,28 @@ fn runs(wide: &[Option<usize>], mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// Images `[items, height, width, channels]` gathered along height (all of it as it is for empty sources) and width.
+/// Images `[items, height, width, channels]` gathered along height and width.
 fn gathered(
     x: &[f32],
     tall: &[Option<usize>],
     wide: &[Option<usize>],
     [items, height, width, channels]: [usize; 4],
 ) -> Vec<f32> {
-    let rows = if tall.is_empty() { height } else { tall.len() };
-    let mut y = vec![0.0; items * rows * wide.len() * channels];
+    let mut y = vec![0.0; items * tall.len() * wide.len() * channels];
     if y.is_empty() {
         return y;
     }
-    y.par_chunks_mut(rows * wide.len() * channels).zip(x.par_chunks(height * width * channels)).for_each(|(y, x)| {
-        for (i, y) in y.chunks_exact_mut(wide.len() * channels).enumerate() {
-            let Some(from) = (if tall.is_empty() { Some(i) } else { tall[i] }) else { continue };
-            let x = &x[from * width * channels..][..width * channels];
-            runs(wide, |to, from, len| {
-                y[to * channels..][..len * channels].copy_from_slice(&x[from * channels..][..len * channels]);
-            });
-        }
-    });
+    y.par_chunks_mut(tall.len() * wide.len() * channels).zip(x.par_chunks(height * width * channels)).for_each(
+        |(y, x)| {
+            for (i, y) in y.chunks_exact_mut(wide.len() * channels).enumerate() {
+                let Some(from) = tall[i] else { continue };
+                let x = &x[from * width * channels..][..width * channels];
+                runs(wide, |to, from, len| {
+                    y[to * channels..][..len * channels].copy_from_slice(&x[from * channels..][..len * channels]);
+                });
+            }
+        },
+    );
     y
 }
 
@@ -324,20 +323,21 @@ fn scattered(
     wide: &[Option<usize>],
     [items, height, width, channels]: [usize; 4],
 ) -> Vec<f32> {
-    let rows = if tall.is_empty() { height } else { tall.len() };
     let mut x = vec![0.0; items * height * width * channels];
     if x.is_empty() {
         return x;
     }
-    x.par_chunks_mut(height * width * channels).zip(y.par_chunks(rows * wide.len() * channels)).for_each(|(x, y)| {
-        for (i, y) in y.chunks_exact(wide.len() * channels).enumerate() {
-            let Some(to) = (if tall.is_empty() { Some(i) } else { tall[i] }) else { continue };
-            let x = &mut x[to * width * channels..][..width * channels];
-            runs(wide, |from, to, len| {
-                let y = &y[from * channels..][..len * channels];
-                x[to * channels..][..len * channels].iter_mut().zip(y).for_each(|(x, y)| *x += y);
-            });
-        }
-    });
+    x.par_chunks_mut(height * width * channels).zip(y.par_chunks(tall.len() * wide.len() * channels)).for_each(
+        |(x, y)| {
+            for (i, y) in y.chunks_exact(wide.len() * channels).enumerate() {
+                let Some(to) = tall[i] else { continue };
+                let x = &mut x[to * width * channels..][..width * channels];
+                runs(wide, |from, to, len| {
+                    let y = &y[from * channels..][..len * channels];
+                    x[to * channels..][..len * channels].iter_mut().zip(y).for_each(|(x, y)| *x += y);
+                });
+            }
+        },
+    );
     x
 }

@@ -4,7 +4,7 @@ use burn::{backend::flex::FlexTensor, tensor::Tensor};
 use codec_core::kernel::{self, Pointwise};
 use rayon::prelude::*;
 
-use super::{Elements, Operand, all, alone, ordered, plain, record, tensor};
+use super::{Elements, Operand, SIGNAL, all, alone, ordered, plain, product::column_sums, record, tensor};
 
 /// Elements of a task for a thread.
 const TASK: usize = 1 << 14;
@@ -95,8 +95,6 @@ pub(crate) fn pointwise<const D: usize>(x: &Tensor<D>, f: Function) -> Option<Te
     }))
 }
 
-const SIGNAL: [usize; 3] = [0, 2, 1];
-
 /// `x + sin(a x)^2 / (a + 1e-9)` with `a` for each channel of `[items, channels, rows]` (Ziyin et al. 2020).
 pub(crate) fn snake(x: &Tensor<3>, alpha: &Tensor<1>) -> Option<Tensor<3>> {
     let [items, channels, rows] = x.dims();
@@ -114,9 +112,8 @@ pub(crate) fn snake(x: &Tensor<3>, alpha: &Tensor<1>) -> Option<Tensor<3>> {
         sine.par_chunks_mut(TASK).for_each(|part| kernel::sine(alone(), part));
         let alpha_gradient = wanted[1].then(|| {
             let mut sums = vec![0.0; channels];
-            let rows = |s: &'_ [f32], i: usize| s[i * channels..][..channels].to_vec();
-            for i in 0..items * rows_of(&x, channels, items) {
-                let (g, x, y, s) = (rows(&g, i), rows(&x, i), rows(&values, i), rows(&sine, i));
+            let of_x = x.chunks_exact(channels).zip(values.chunks_exact(channels));
+            for ((x, y), (g, s)) in of_x.zip(g.chunks_exact(channels).zip(sine.chunks_exact(channels))) {
                 for c in 0..channels {
                     sums[c] += g[c] * inverse[c] * (s[c] * x[c] - (y[c] - x[c]));
                 }
@@ -133,8 +130,13 @@ pub(crate) fn snake(x: &Tensor<3>, alpha: &Tensor<1>) -> Option<Tensor<3>> {
     }))
 }
 
-fn rows_of(x: &[f32], channels: usize, items: usize) -> usize {
-    x.len() / (channels * items).max(1)
+/// Sums of products over all rows of `[rows, channels]`.
+fn column_products(a: &[f32], b: &[f32], channels: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; channels];
+    for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
+        sums.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += a * b);
+    }
+    sums
 }
 
 /// Every channel of `[items, channels, rows]` times its factor.
@@ -150,13 +152,7 @@ pub(crate) fn scale(x: &Tensor<3>, factors: &Tensor<1>) -> Option<Tensor<3>> {
     let y = times(&x, &factors);
     Some(record([&operand, &parameter], y, move |gradient, wanted| {
         let g = ordered(gradient, &SIGNAL);
-        let sums = wanted[1].then(|| {
-            let mut sums = vec![0.0; channels];
-            for (x, g) in x.chunks_exact(channels).zip(g.chunks_exact(channels)) {
-                sums.iter_mut().zip(x).zip(g).for_each(|((sum, x), g)| *sum += x * g);
-            }
-            plain(sums, &[channels])
-        });
+        let sums = wanted[1].then(|| plain(column_products(&x, &g, channels), &[channels]));
         [wanted[0].then(|| times(&g, &factors)), sums]
     }))
 }
@@ -210,14 +206,8 @@ pub(crate) fn layer_norm(x: &Tensor<3>, weight: &Tensor<1>, bias: &Tensor<1>, ep
             );
             tensor(x, &[items, rows, channels], &SIGNAL)
         });
-        let mut sums = [vec![0.0; channels], vec![0.0; channels]];
-        let [weights, biases] = &mut sums;
-        for (g, unit) in g.chunks_exact(channels).zip(unit.chunks_exact(channels)) {
-            weights.iter_mut().zip(g).zip(unit).for_each(|((sum, g), u)| *sum += g * u);
-            biases.iter_mut().zip(g).for_each(|(sum, g)| *sum += g);
-        }
-        let [weights, biases] = sums;
-        [x, wanted[1].then(|| plain(weights, &[channels])), wanted[2].then(|| plain(biases, &[channels]))]
+        let weights = wanted[1].then(|| plain(column_products(&g, &unit, channels), &[channels]));
+        [x, weights, wanted[2].then(|| plain(column_sums(&g, channels), &[channels]))]
     }))
 }
 

@@ -6,12 +6,10 @@ use codec_core::kernel::{
 };
 
 use super::{
-    Operand, all, ordered, plain,
+    Operand, SIGNAL, all, ordered, plain,
     product::{Geometry, weight_gradient},
     record, tensor,
 };
-
-const SIGNAL: [usize; 3] = [0, 2, 1];
 
 /// A matrix for products of `items` rows that lie `rows` apart.
 struct Matrix {

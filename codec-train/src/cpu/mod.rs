@@ -32,6 +32,9 @@ use burn::{
 use codec_core::kernel::{Compute, Isa, Pool};
 use rayon::prelude::*;
 
+/// The order of axes in which a signal `[items, channels, rows]` lies in memory, and the way back.
+const SIGNAL: [usize; 3] = [0, 2, 1];
+
 type Tracked = burn::backend::tensor::FloatTensor<Autodiff<Flex>>;
 
 /// A tensor on the processor, recorded or not.

@@ -68,8 +68,7 @@ impl Spectrogram {
 
     /// The scale that makes the squares of a window sum to one.
     pub fn unit_energy(window: usize) -> f64 {
-        let hann = |t: usize| 0.5 - 0.5 * (2.0 * PI * t as f64 / window as f64).cos();
-        1.0 / (0..window).map(|t| hann(t) * hann(t)).sum::<f64>().sqrt()
+        1.0 / hann(window, window, 1.0).iter().map(|w| w * w).sum::<f64>().sqrt()
     }
 
     /// Bins of a spectrum.
@@ -178,7 +177,8 @@ pub struct MelScale {
 /// `floor` raised to it before the logarithm (Kumar et al. 2023, section 3.5; with squares Défossez et al. 2022, section 3.4).
 #[derive(Clone, Debug)]
 pub struct MelLoss {
-    scales: Vec<(Spectrogram, Vec<f32>, usize)>,
+    /// With the filters as a matrix, for devices without sparse ones, and without their zeros.
+    scales: Vec<(Spectrogram, Vec<f32>, Filters)>,
     /// Weight of the absolute difference of logarithms.
     pub log: f32,
     /// Weight of the absolute difference.
@@ -194,7 +194,9 @@ impl MelLoss {
     pub fn new(sample_rate: u32, scales: &[MelScale]) -> Self {
         let scale = |s: &MelScale| {
             let filters = codec_core::pipeline::mel_filters(f64::from(sample_rate), s.window, s.mels);
-            (Spectrogram::new(s.window, s.hop, s.window, Ends::Centred, 1.0), filters, s.mels)
+            let spectrogram = Spectrogram::new(s.window, s.hop, s.window, Ends::Centred, 1.0);
+            let sparse = Filters::new(&filters, spectrogram.bins());
+            (spectrogram, filters, sparse)
         };
         Self { scales: scales.iter().map(scale).collect(), log: 1.0, linear: 0.0, square: 0.0, floor: 1e-5 }
     }
@@ -215,17 +217,16 @@ impl MelLoss {
         let terms =
             MelTerms { log: self.log, linear: self.linear, square: self.square, floor: self.floor, power: MEL_POWER };
         let quick = compared(&fake, &real, self.scales.len(), 1.0, |i, samples, fake, real| {
-            let (spectrogram, filters, _) = &self.scales[i];
-            let filters = Filters::new(filters, spectrogram.bins());
-            spectrum::mel(spectrogram.frames(), &filters, terms, samples, fake, real)
+            let (spectrogram, _, filters) = &self.scales[i];
+            spectrum::mel(spectrogram.frames(), filters, terms, samples, fake, real)
         });
         if let Some(loss) = quick {
             return loss;
         }
         let (fake, real) = (flat(fake), flat(real));
-        let terms = self.scales.iter().map(|(spectrogram, filters, mels)| {
+        let terms = self.scales.iter().map(|(spectrogram, filters, _)| {
             let bins = spectrogram.bins();
-            let filters = TensorData::new(filters.clone(), [1, *mels, bins]);
+            let filters = TensorData::new(filters.clone(), [1, filters.len() / bins, bins]);
             let filters = Tensor::<3>::from_data(filters, &fake.device()).swap_dims(1, 2);
             let mel = |x: &Tensor<2>| {
                 let magnitude = spectrogram.magnitude(x.clone(), MEL_POWER);
