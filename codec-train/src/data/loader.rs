@@ -11,7 +11,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::Corpus;
+use codec::audio::{Allow, Conform};
+
+use super::{Corpus, Fit};
 use crate::{TrainError, net::Random};
 
 /// How items are cut out of a corpus.
@@ -27,9 +29,25 @@ pub struct Cut {
     pub gain_db: [f64; 2],
     /// A cut whose level is below this many decibels of full scale is drawn again, a few times.
     pub silence_db: f64,
+    /// Speed, uniform between these, to the hundredth: pitch and tempo alike.
+    pub speed: [f64; 2],
+    /// Noise from the corpus' other files ([`Corpus::with_noise`]).
+    pub noise: Option<Noise>,
     /// Seed of all choices.
     pub seed: u64,
 }
+
+/// Noise that is added to items.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Part of the items that get it.
+    pub share: f64,
+    /// Level of the item over that of its noise in decibels, uniform between these.
+    pub snr_db: [f64; 2],
+}
+
+/// Samples beyond the end of an item that a resampler may need.
+const MORE: usize = 64;
 
 /// Some items, and where they come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +76,10 @@ impl Cut {
             let batches = index.wrapping_mul(parts as u64).wrapping_add(rank as u64);
             let number = batches.wrapping_mul(self.items as u64).wrapping_add(item as u64);
             let mut random = Random::new(self.seed, "cut", number);
-            let (clip, mut cut) = self.cut(corpus, &mut random)?;
+            let (clip, mut cut) = self.cut(corpus, self.speed_of(number), &mut random)?;
+            if let (Some(noise), Some(from)) = (self.noise, corpus.noise()) {
+                self.add(noise, from, number, &mut cut)?;
+            }
             let [low, high] = self.gain_db;
             let gain = 10_f64.powf((low + (high - low) * random.unit()) / 20.0) as f32;
             let peak = cut.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
@@ -72,8 +93,42 @@ impl Cut {
         Ok(batch)
     }
 
-    fn cut(&self, corpus: &Corpus, random: &mut Random) -> Result<(usize, Vec<f32>), TrainError> {
+    /// Samples that an item may need of a file.
+    pub fn longest(&self) -> usize {
+        self.needed(self.speed[1])
+    }
+
+    fn needed(&self, speed: f64) -> usize {
+        if speed == 1.0 { self.samples } else { (self.samples as f64 * speed).ceil() as usize + MORE }
+    }
+
+    // From random numbers of their own, so that what a cut is does not depend on whether it is changed.
+    fn speed_of(&self, number: u64) -> f64 {
+        let [low, high] = self.speed;
+        let speed = low + (high - low) * Random::new(self.seed, "speed", number).unit();
+        if low == high { low } else { (speed * 100.0).round() / 100.0 }
+    }
+
+    fn add(&self, noise: Noise, from: &Corpus, number: u64, cut: &mut [f32]) -> Result<(), TrainError> {
+        let mut random = Random::new(self.seed, "noise", number);
+        if random.unit() >= noise.share {
+            return Ok(());
+        }
+        let [low, high] = noise.snr_db;
+        let snr = low + (high - low) * random.unit();
+        let plain = Cut { speed: [1.0; 2], noise: None, ..self.clone() };
+        let (_, sound) = plain.cut(from, 1.0, &mut random)?;
+        let power = |x: &[f32]| x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+        let factor = (power(cut) / power(&sound).max(f64::MIN_POSITIVE)).sqrt() * 10_f64.powf(-snr / 20.0);
+        if factor.is_finite() {
+            cut.iter_mut().zip(sound).for_each(|(x, n)| *x += factor as f32 * n);
+        }
+        Ok(())
+    }
+
+    fn cut(&self, corpus: &Corpus, speed: f64, random: &mut Random) -> Result<(usize, Vec<f32>), TrainError> {
         let channels = corpus.fit().channels;
+        let needed = self.needed(speed);
         let mut loudest: Option<(f64, usize, Vec<f32>)> = None;
         let mut last = None;
         for _ in 0..TRIES {
@@ -87,12 +142,12 @@ impl Cut {
                 }
             };
             let samples = corpus.clips()[clip].samples.min(signal.len() / channels);
-            let Some(room) = samples.checked_sub(self.samples) else {
+            let Some(room) = samples.checked_sub(needed) else {
                 last = Some((clip, format!("it has {samples} samples, fewer than its header says")));
                 continue;
             };
             let start = (place * (room + 1) as f64) as usize * channels;
-            let cut = &signal[start..start + self.samples * channels];
+            let cut = &signal[start..start + needed * channels];
             let power = cut.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / cut.len() as f64;
             if loudest.as_ref().is_none_or(|(most, ..)| power > *most) {
                 loudest = Some((power, clip, cut.to_vec()));
@@ -102,13 +157,29 @@ impl Cut {
             }
         }
         match (loudest, last) {
-            (Some((_, clip, cut)), _) => Ok((clip, cut)),
+            (Some((_, clip, cut)), _) => Ok((clip, self.at_speed(cut, corpus, clip, speed)?)),
             (None, last) => {
                 let (clip, reason) = last.unwrap_or_default();
                 let reason = format!("{reason}; {TRIES} files one after the other could not be used");
                 Err(TrainError::Data { path: corpus.clips()[clip].path.clone(), reason })
             }
         }
+    }
+
+    fn at_speed(&self, cut: Vec<f32>, corpus: &Corpus, clip: usize, speed: f64) -> Result<Vec<f32>, TrainError> {
+        if speed == 1.0 {
+            return Ok(cut);
+        }
+        let Fit { sample_rate, channels, .. } = corpus.fit();
+        let faster = (f64::from(sample_rate) * speed).round() as u32;
+        let allow = Allow { resample: true, ..Allow::default() };
+        let mut conform = Conform::new((faster, channels), (sample_rate, channels), allow)
+            .map_err(|e| TrainError::Data { path: corpus.clips()[clip].path.clone(), reason: e.to_string() })?;
+        let mut out = Vec::new();
+        conform.push(&cut, &mut out);
+        conform.finish(&mut out);
+        out.resize(self.samples * channels, 0.0);
+        Ok(out)
     }
 }
 

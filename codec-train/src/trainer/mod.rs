@@ -174,7 +174,12 @@ impl Trainer {
         }
         let choices = choices(&recipe, &codec, &error)?;
         let cache = recipe.data.cache_mib.saturating_mul(1 << 20);
-        let corpus = Arc::new(Corpus::open(data, recipe.fit(&spec), cut.samples, cache)?);
+        let fit = recipe.fit(&spec);
+        let mut corpus = Corpus::open(data, fit, cut.longest(), cache)?;
+        if let Some(noise) = &recipe.data.noise {
+            corpus = corpus.with_noise(Corpus::open(&noise.data, fit, cut.samples, cache)?);
+        }
+        let corpus = Arc::new(corpus);
         let mut weights = match &model {
             Some(model) => codec.load(model, device)?,
             None => codec.initialise(device, recipe.seed)?,
