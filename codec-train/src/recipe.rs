@@ -81,7 +81,7 @@ pub struct DataRecipe {
     pub gain_db: [f64; 2],
     /// Items quieter than this are drawn again.
     pub silence_db: f64,
-    /// Speed, uniform between the two, to the hundredth: pitch and tempo alike.
+    /// Speed, uniform between the two: pitch and tempo alike.
     pub speed: [f64; 2],
     /// Noise that is mixed in; none if not given.
     pub noise: Option<NoiseRecipe>,

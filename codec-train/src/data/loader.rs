@@ -11,9 +11,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use codec::audio::{Allow, Conform};
+use rubato::{Async, FixedAsync, PolynomialDegree, Resampler as _, audioadapter_buffers::direct::InterleavedSlice};
 
-use super::{Corpus, Fit};
+use super::Corpus;
 use crate::{TrainError, net::Random};
 
 /// How items are cut out of a corpus.
@@ -29,7 +29,7 @@ pub struct Cut {
     pub gain_db: [f64; 2],
     /// A cut whose level is below this many decibels of full scale is drawn again, a few times.
     pub silence_db: f64,
-    /// Speed, uniform between these, to the hundredth: pitch and tempo alike.
+    /// Speed, uniform between these: pitch and tempo alike.
     pub speed: [f64; 2],
     /// Noise from the corpus' other files ([`Corpus::with_noise`]).
     pub noise: Option<Noise>,
@@ -106,7 +106,7 @@ impl Cut {
     fn speed_of(&self, number: u64) -> f64 {
         let [low, high] = self.speed;
         let speed = low + (high - low) * Random::new(self.seed, "speed", number).unit();
-        if low == high { low } else { (speed * 100.0).round() / 100.0 }
+        if low == high { low } else { speed }
     }
 
     fn add(&self, noise: Noise, from: &Corpus, number: u64, cut: &mut [f32]) -> Result<(), TrainError> {
@@ -170,14 +170,23 @@ impl Cut {
         if speed == 1.0 {
             return Ok(cut);
         }
-        let Fit { sample_rate, channels, .. } = corpus.fit();
-        let faster = (f64::from(sample_rate) * speed).round() as u32;
-        let allow = Allow { resample: true, ..Allow::default() };
-        let mut conform = Conform::new((faster, channels), (sample_rate, channels), allow)
-            .map_err(|e| TrainError::Data { path: corpus.clips()[clip].path.clone(), reason: e.to_string() })?;
-        let mut out = Vec::new();
-        conform.push(&cut, &mut out);
-        conform.finish(&mut out);
+        // A polynomial through eight neighbours: what would be heard of it does not matter here, and its time does.
+        let channels = corpus.fit().channels;
+        let frames = cut.len() / channels;
+        let failed = |reason: String| TrainError::Data {
+            path: corpus.clips()[clip].path.clone(),
+            reason: format!("speed: {reason}"),
+        };
+        let degree = PolynomialDegree::Septic;
+        let resampler = Async::<f32>::new_poly(1.0 / speed, 1.0, degree, frames, channels, FixedAsync::Input);
+        let mut resampler = resampler.map_err(|e| failed(e.to_string()))?;
+        let room = resampler.output_frames_max();
+        let mut out = vec![0.0; room * channels];
+        let input = InterleavedSlice::new(&cut, channels, frames).map_err(|e| failed(e.to_string()))?;
+        let mut output = InterleavedSlice::new_mut(&mut out, channels, room).map_err(|e| failed(e.to_string()))?;
+        resampler.process_into_buffer(&input, &mut output, None).map_err(|e| failed(e.to_string()))?;
+        // Before the first sample it knows only silence.
+        out.drain(..resampler.output_delay() * channels);
         out.resize(self.samples * channels, 0.0);
         Ok(out)
     }
