@@ -10,8 +10,8 @@
 
 use crate::{
     core::spec::{
-        Activation, CodecSpec, Conv, ConvTranspose, Framing, Layer, LayerNorm, Linear, Metric, PadMode, Padding,
-        Quantizer, Residual, ResidualRounding, SPEC_VERSION, Vq,
+        Activation, CodecSpec, Conv, ConvTranspose, Framing, Istft, Layer, LayerNorm, Linear, Metric, PadMode, Padding,
+        Quantizer, Residual, ResidualRounding, SPEC_VERSION, Stft, Vq,
     },
     model_file::{OwnedTensor, TensorMap},
 };
@@ -20,16 +20,14 @@ use crate::{
 const ROW: u32 = 160;
 /// Rows of a frame of codes.
 const ROWS: u32 = 2;
-/// Samples of a filter.
+/// Samples of a transform, on both sides.
 const WINDOW: u32 = 2 * ROW;
-/// Filters of the filterbank.
-const FILTERS: u32 = 192;
-const CHANNELS: u32 = 144;
-const HIDDEN: u32 = 384;
+const CHANNELS: u32 = 160;
+const HIDDEN: u32 = 416;
 const BLOCKS: usize = 4;
 /// Taps of a block's depthwise convolution.
 const TAPS: u32 = 7;
-const LATENT: u32 = 32;
+const LATENT: u32 = 24;
 const CODEBOOKS: usize = 12;
 const ENTRIES: u32 = 1024;
 
@@ -61,8 +59,8 @@ pub fn spec() -> CodecSpec {
 
 fn encoder() -> Vec<Layer> {
     let mut layers = vec![
-        conv("encoder.filters", 1, FILTERS, WINDOW, ROW, 1),
-        linear("encoder.embed", FILTERS, CHANNELS),
+        Layer::Stft(Stft { n_fft: WINDOW, hop: ROW, floor: 1e-3, power: 0.3 }),
+        linear("encoder.embed", 3 * (WINDOW / 2 + 1), CHANNELS),
         norm("encoder.norm_in"),
     ];
     layers.extend((0..BLOCKS).map(|i| block(&format!("encoder.blocks.{i}"), 0)));
@@ -90,20 +88,8 @@ fn decoder() -> Vec<Layer> {
     ];
     layers.extend((0..BLOCKS).map(|i| block(&format!("decoder.blocks.{i}"), u32::from(i == 0))));
     layers.push(norm("decoder.norm_out"));
-    // Training begins with a signal that is no louder than speech.
-    layers.push(Layer::Scale { name: "decoder.out_scale".into(), channels: CHANNELS });
-    layers.push(Layer::ConvTranspose(ConvTranspose {
-        name: "decoder.synthesis".into(),
-        input: CHANNELS,
-        output: 1,
-        kernel: WINDOW,
-        stride: ROW,
-        groups: 1,
-        bias: false,
-        trim_left: (WINDOW - ROW) / 2,
-        trim_right: ((WINDOW - ROW) / 2) as i32,
-        blocks: None,
-    }));
+    layers.push(linear("decoder.head", CHANNELS, WINDOW + 2));
+    layers.push(Layer::Istft(Istft { n_fft: WINDOW, hop: ROW }));
     layers
 }
 
