@@ -1,12 +1,11 @@
 //! `nano-16k`: the spec of a codec that a microcontroller runs in real time, both ways.
 //!
 //! 16 kHz, 50 frames a second, causal; three of its codebooks are 1.5 kbit/s, six 3 kbit/s, all twelve 6 kbit/s. Both
-//! networks work at frame rate, on 100 rows a second: a learned filterbank turns samples into rows, another rows into
-//! samples (Luo & Mesgarani 2019), and between them are ConvNeXt blocks (Liu et al. 2022). So the cost is parameters times
-//! 100 a second, a tenth of what convolutions over samples take. Both filterbanks are linear, so that a waveform's phase
-//! goes through; an inverse Fourier transform of magnitudes and phases (Siuzdak 2023) learns as fast and costs more
-//! (docs/nano.md). The decoder looks 10 ms ahead. The activation is SiLU, which costs half of the exact GELU's
-//! instructions on a core without vectors.
+//! networks work at frame rate, on 100 rows a second: a short-time Fourier transform turns samples into levels and compressed
+//! values, magnitudes and phases become samples by the inverse transform (Siuzdak 2023), and between them are ConvNeXt blocks
+//! (Liu et al. 2022). So the cost is about parameters times 100 a second, a tenth of what convolutions over samples take. The
+//! decoder looks 10 ms ahead. The activation is SiLU, which costs less than a third of the exact GELU's instructions on a core
+//! without vectors. What else was tried: docs/nano.md.
 
 use crate::{
     core::spec::{

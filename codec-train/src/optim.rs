@@ -164,6 +164,12 @@ impl Optimizer {
         self.moments = moments;
     }
 
+    /// Whether a tensor is Muon's, of which there is no second moment.
+    pub fn by_muon(&self, name: &str, shape: &[usize]) -> bool {
+        let muon = self.recipe.muon.as_ref();
+        shape.len() == 2 && muon.is_some_and(|m| m.tensors.iter().any(|part| name.contains(part.as_str())))
+    }
+
     /// Clips the gradients, takes a step, and returns their norm before clipping.
     pub fn step(&mut self, store: &mut Store, mut grads: Grads, rate: f64) -> f64 {
         let norm = grads.norm();
@@ -172,10 +178,10 @@ impl Optimizer {
         }
         for (name, grad) in grads.0 {
             let Some(entry) = store.get(&name).filter(|e| e.trained) else { continue };
-            if let Some(muon) = &self.recipe.muon
-                && let [rows, columns] = entry.shape[..]
-                && muon.tensors.iter().any(|part| name.contains(part.as_str()))
+            if let (Some(muon), [rows, columns], true) =
+                (&self.recipe.muon, &entry.shape[..], self.by_muon(&name, &entry.shape))
             {
+                let (rows, columns) = (*rows, *columns);
                 let rate = rate / self.recipe.rate * muon.rate;
                 let before = self.moments.remove(&name);
                 let time = before.as_ref().map_or(0, |m| m.time) + 1;

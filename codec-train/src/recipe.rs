@@ -95,7 +95,7 @@ pub struct DataRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseRecipe {
-    /// A folder or a manifest of them, from the folder in which the trainer is started.
+    /// A folder or a manifest of them, from the folder of the recipe.
     pub data: std::path::PathBuf,
     /// Part of the items that get one.
     pub share: f64,
@@ -289,7 +289,8 @@ impl Recipe {
         let mut recipe = Self::parse(path, &text)?;
         // Files that it names are beside it.
         let base = path.parent().unwrap_or(Path::new("."));
-        for file in [&mut recipe.model.model, &mut recipe.model.spec].into_iter().flatten() {
+        let noise = recipe.data.noise.as_mut().map(|noise| &mut noise.data);
+        for file in [&mut recipe.model.model, &mut recipe.model.spec].into_iter().flatten().chain(noise) {
             *file = base.join(&*file);
         }
         Ok(recipe)

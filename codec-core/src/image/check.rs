@@ -188,6 +188,7 @@ impl Checker<'_> {
             Kind::Stft(l) => {
                 self.buffers([l.src, l.dst, l.tmp])?;
                 self.window(&l.frames)?;
+                self.room(l.tmp, l.tmp_len())?;
                 self.slots([(l.table, 0), (l.window, l.frames.span)])
             }
             Kind::Noise(l) => {

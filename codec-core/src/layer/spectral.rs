@@ -208,7 +208,8 @@ impl StftLayer {
         let window = self.window.of(s.arena)?;
         let (frame, rest) = t.split_at_mut_checked(n).ok_or(SHORT)?;
         let (spectrum, scratch) = rest.split_at_mut_checked(n + 2).ok_or(SHORT)?;
-        let y = y.get_mut(..opened.windows * 3 * bins).ok_or(SHORT)?;
+        let len = opened.windows.checked_mul(3 * bins).ok_or(SHORT)?;
+        let y = y.get_mut(..len).ok_or(SHORT)?;
         let first = src.offset(opened.start)? + opened.next;
         for (i, out) in y.chunks_exact_mut(3 * bins).enumerate() {
             let samples = x.get(first + i * self.frames.stride..).and_then(|x| x.get(..n)).ok_or(SHORT)?;

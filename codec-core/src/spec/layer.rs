@@ -353,7 +353,7 @@ pub struct Stft {
     pub n_fft: u32,
     /// Samples between two frames, at most `n_fft`.
     pub hop: u32,
-    /// The magnitude that counts as silence, above 0.
+    /// The magnitude that counts as silence, `1.1e-19..=1.8e19`.
     pub floor: f32,
     /// The power of magnitudes, `0..=1`.
     pub power: f32,

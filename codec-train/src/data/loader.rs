@@ -95,11 +95,15 @@ impl Cut {
 
     /// Samples that an item may need of a file.
     pub fn longest(&self) -> usize {
-        self.needed(self.speed[1])
+        if self.speed == [1.0; 2] { self.samples } else { self.resampled(self.speed[1]) }
     }
 
     fn needed(&self, speed: f64) -> usize {
-        if speed == 1.0 { self.samples } else { (self.samples as f64 * speed).ceil() as usize + MORE }
+        if speed == 1.0 { self.samples } else { self.resampled(speed) }
+    }
+
+    fn resampled(&self, speed: f64) -> usize {
+        (self.samples as f64 * speed).ceil() as usize + MORE
     }
 
     // From random numbers of their own, so that what a cut is does not depend on whether it is changed.
@@ -119,9 +123,10 @@ impl Cut {
         let plain = Cut { speed: [1.0; 2], noise: None, ..self.clone() };
         let (_, sound) = plain.cut(from, 1.0, &mut random)?;
         let power = |x: &[f32]| x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
-        let factor = (power(cut) / power(&sound).max(f64::MIN_POSITIVE)).sqrt() * 10_f64.powf(-snr / 20.0);
+        let factor = ((power(cut) / power(&sound)).sqrt() * 10_f64.powf(-snr / 20.0)) as f32;
+        // Noise that is silent has no level.
         if factor.is_finite() {
-            cut.iter_mut().zip(sound).for_each(|(x, n)| *x += factor as f32 * n);
+            cut.iter_mut().zip(sound).for_each(|(x, n)| *x += factor * n);
         }
         Ok(())
     }

@@ -197,6 +197,20 @@ fn items_are_made_faster_and_noisy() {
         assert!((crossings(&item) - expected).abs() <= 1.5, "{} for {expected}", crossings(&item));
         assert!(cut.longest() >= (4000.0 * speed) as usize);
     }
+    // A file that is just long enough is long enough for every speed.
+    let tight = tempfile::tempdir().unwrap();
+    let slower = Cut { speed: [0.9, 1.0], ..cut(20, 4000) };
+    wav(&tight.path().join("a.wav"), 8000, &tone[..slower.longest()]);
+    let corpus = Corpus::open(tight.path(), FIT, slower.longest(), 1 << 20).unwrap();
+    assert_eq!(slower.batch(&corpus, 0).unwrap().data.len(), 80_000);
+
+    let silence = tempfile::tempdir().unwrap();
+    wav(&silence.path().join("n.wav"), 8000, &[0.0; 8000]);
+    let corpus = open(&clean).with_noise(open(&silence));
+    let noise = Some(Noise { share: 1.0, snr_db: [6.0, 12.0] });
+    let unchanged = Cut { noise, ..cut(4, 2000) }.batch(&corpus, 0).unwrap().data;
+    assert_eq!(unchanged, cut(4, 2000).batch(&corpus, 0).unwrap().data);
+
     let corpus = open(&clean).with_noise(open(&noisy));
     let power = |x: &[f32]| x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
     let mut changed = 0;

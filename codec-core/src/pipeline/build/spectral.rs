@@ -85,10 +85,14 @@ impl Builder<'_> {
     pub(super) fn stft(&mut self, l: &spec::Stft, cur: Cur) -> Result<Cur, BuildError> {
         let n = transform("an STFT", l.n_fft)?;
         check("an STFT", "hop", l.hop, 1, l.n_fft)?;
-        if !(l.floor.is_finite() && l.floor * l.floor >= f32::MIN_POSITIVE && (0.0..=1.0).contains(&l.power)) {
+        let square = l.floor * l.floor;
+        if !(l.floor > 0.0 && (f32::MIN_POSITIVE..=f32::MAX).contains(&square) && (0.0..=1.0).contains(&l.power)) {
             return Err(spec_error(
                 "",
-                format!("an STFT has a floor above 1e-19 and a power of 0 to 1, not {} and {}", l.floor, l.power),
+                format!(
+                    "an STFT has a floor of 1.1e-19 to 1.8e19 and a power of 0 to 1, not {} and {}",
+                    l.floor, l.power
+                ),
             ));
         }
         self.channels("an STFT", 1, cur)?;
