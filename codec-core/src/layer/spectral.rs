@@ -145,7 +145,8 @@ impl LogMelLayer {
         let (frame, rest) = t.split_at_mut_checked(n).ok_or(SHORT)?;
         let (spectrum, rest) = rest.split_at_mut_checked(n + 2).ok_or(SHORT)?;
         let (power, scratch) = rest.split_at_mut_checked(BLOCK * bins).ok_or(SHORT)?;
-        let y = y.get_mut(..opened.windows * self.mels).ok_or(SHORT)?;
+        let len = opened.windows.checked_mul(self.mels).ok_or(SHORT)?;
+        let y = y.get_mut(..len).ok_or(SHORT)?;
         let first = src.offset(opened.start)? + opened.next;
         for (i, out) in y.chunks_mut(BLOCK * self.mels).enumerate() {
             let rows = out.len() / self.mels;

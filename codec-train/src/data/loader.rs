@@ -109,8 +109,7 @@ impl Cut {
     // From random numbers of their own, so that what a cut is does not depend on whether it is changed.
     fn speed_of(&self, number: u64) -> f64 {
         let [low, high] = self.speed;
-        let speed = low + (high - low) * Random::new(self.seed, "speed", number).unit();
-        if low == high { low } else { speed }
+        low + (high - low) * Random::new(self.seed, "speed", number).unit()
     }
 
     fn add(&self, noise: Noise, from: &Corpus, number: u64, cut: &mut [f32]) -> Result<(), TrainError> {
@@ -120,10 +119,8 @@ impl Cut {
         }
         let [low, high] = noise.snr_db;
         let snr = low + (high - low) * random.unit();
-        let plain = Cut { speed: [1.0; 2], noise: None, ..self.clone() };
-        let (_, sound) = plain.cut(from, 1.0, &mut random)?;
-        let power = |x: &[f32]| x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
-        let factor = ((power(cut) / power(&sound)).sqrt() * 10_f64.powf(-snr / 20.0)) as f32;
+        let (_, sound) = self.cut(from, 1.0, &mut random)?;
+        let factor = ((energy(cut) / energy(&sound)).sqrt() * 10_f64.powf(-snr / 20.0)) as f32;
         // Noise that is silent has no level.
         if factor.is_finite() {
             cut.iter_mut().zip(sound).for_each(|(x, n)| *x += factor * n);
@@ -153,7 +150,7 @@ impl Cut {
             };
             let start = (place * (room + 1) as f64) as usize * channels;
             let cut = &signal[start..start + needed * channels];
-            let power = cut.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / cut.len() as f64;
+            let power = energy(cut) / cut.len() as f64;
             if loudest.as_ref().is_none_or(|(most, ..)| power > *most) {
                 loudest = Some((power, clip, cut.to_vec()));
             }
@@ -195,6 +192,10 @@ impl Cut {
         out.resize(self.samples * channels, 0.0);
         Ok(out)
     }
+}
+
+fn energy(x: &[f32]) -> f64 {
+    x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum()
 }
 
 /// Makes batches in background threads and hands them out in order.

@@ -11,10 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Store, TrainError, Vars, cpu,
-    cpu::{
-        layers::{Function, pointwise},
-        spectrum::image,
-    },
+    cpu::layers::{Function, pointwise},
     loss::{Ends, Judged, Spectrogram},
     net::{Random, conv_bound},
 };
@@ -370,14 +367,14 @@ impl Look {
                 vec![x.reshape([batch, channels, (samples + more) / period, *period])]
             }
             Self::Spectrum { spectrogram, bands } => {
-                let image = spectra(spectrogram, x);
+                let image = spectrogram.image(x);
                 match bands.as_slice() {
                     [[0, all]] if *all == spectrogram.bins() => vec![image],
                     bands => bands.iter().map(|[low, high]| image.clone().slice_dim(3, *low..*high)).collect(),
                 }
             }
             Self::Frames(spectrogram) => {
-                let image = spectra(spectrogram, x);
+                let image = spectrogram.image(x);
                 let [_, parts, frames, bins] = image.dims();
                 let [re, im] = [0..channels, channels..parts].map(|part| image.clone().slice_dim(1, part));
                 let power = (re.clone().square() + im.clone().square()).add_scalar(FRAME_SILENCE);
@@ -387,19 +384,6 @@ impl Look {
             }
         }
     }
-}
-
-/// The spectra of `[batch, channels, samples]` as `[batch, 2 channels, frames, bins]`: real parts, then imaginary ones.
-fn spectra(spectrogram: &Spectrogram, x: Tensor<3>) -> Tensor<4> {
-    if let Some(image) = image(spectrogram.frames(), &x) {
-        return image;
-    }
-    let [batch, channels, samples] = x.dims();
-    let bins = spectrogram.bins();
-    let spectra = spectrogram.complex(x.reshape([batch * channels, samples]));
-    let frames = spectra.dims()[1];
-    let part = |from: usize| spectra.clone().slice_dim(2, from..from + bins).reshape([batch, channels, frames, bins]);
-    Tensor::cat(vec![part(0), part(bins)], 1)
 }
 
 fn convolve(name: &str, l: &StackLayer, vars: &Vars, x: Tensor<4>) -> Result<Tensor<4>, TrainError> {

@@ -117,12 +117,11 @@ impl CausalStft {
         if rows == 0 {
             return Tensor::zeros([batch, 3 * self.transform.bins(), 0], &x.device());
         }
-        let zeros = |count: usize| Tensor::<2>::zeros([batch, count], &x.device());
-        let padded = [zeros(n - hop), x.clone().reshape([batch, samples]), zeros(rows * hop - samples)];
-        let padded = Tensor::cat(padded.into_iter().filter(|part| part.dims()[1] > 0).collect(), 1);
-        let bins = self.transform.bins();
-        let spectrum = self.transform.complex(padded);
-        let parts = [0..bins, bins..2 * bins].map(|part| spectrum.clone().slice_dim(2, part));
+        let zeros = |count: usize| Tensor::<3>::zeros([batch, 1, count], &x.device());
+        let padded = [zeros(n - hop), x.clone(), zeros(rows * hop - samples)];
+        let padded = Tensor::cat(padded.into_iter().filter(|part| part.dims()[2] > 0).collect(), 2);
+        let spectrum = self.transform.image(padded);
+        let parts = [0, 1].map(|part| spectrum.clone().slice_dim(1, part..part + 1).squeeze_dim::<3>(1));
         let [re, im] = parts.clone();
         let power = (re.square() + im.square()).add_scalar(self.spec.floor * self.spec.floor);
         let nepers = power.log().mul_scalar(0.5);
