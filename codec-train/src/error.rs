@@ -59,6 +59,16 @@ pub enum TrainError {
         /// What there is.
         known: Vec<&'static str>,
     },
+    /// A device without the recipe's precision.
+    #[error(
+        "{device} does not compute in {dtype:?}: leave `run.precision` out of the recipe, or take another --device"
+    )]
+    Precision {
+        /// The device.
+        device: String,
+        /// What it does not have.
+        dtype: burn::tensor::DType,
+    },
     /// Reading, planning or running a model failed.
     #[error(transparent)]
     Codec(#[from] codec::Error),

@@ -26,4 +26,4 @@ mod validation;
 pub use error::TrainError;
 pub use model::TrainCodec;
 pub(crate) use store::host;
-pub use store::{Entry, Grads, Store, Tracking, Vars};
+pub use store::{Entry, Grads, Precision, Store, Tracking, Vars};

@@ -7,7 +7,7 @@ use codec_core::spec::{CodecSpec, Quantizer};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TrainError,
+    Precision, TrainError,
     data::{Cut, Fit, Noise},
     disc::DiscriminatorSpec,
     loss::{AdversarialKind, FeatureNorm, MelScale, StftScale},
@@ -250,6 +250,9 @@ pub struct RunRecipe {
     pub steps: u64,
     /// Batches whose gradients make a step.
     pub accumulate: u64,
+    /// Precision of products while training, of codec and discriminators, where the device has it. Validation and what is
+    /// exported have single precision.
+    pub precision: Precision,
     /// The step at which the discriminators begin.
     pub discriminator_start: u64,
     /// What a step keeps of the average of weights that is validated and exported; 0 for no average.
@@ -269,6 +272,7 @@ impl Default for RunRecipe {
         Self {
             steps: 100_000,
             accumulate: 1,
+            precision: Precision::F32,
             discriminator_start: 0,
             average: 0.0,
             checkpoint_every: 1000,

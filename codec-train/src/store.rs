@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Gradients, Shape, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Gradients, Shape, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
@@ -18,6 +19,31 @@ pub enum Tracking {
     Constant,
     /// Nothing is recorded.
     None,
+}
+
+/// In what the operands of products are multiplied: of convolutions and linear layers. Everything else has single precision:
+/// weights, what an optimiser keeps, LSTMs, normalisations, codebooks, spectra, and losses (Micikevicius et al. 2018).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision: 11 bits, up to 65 504. Losses are scaled, so that small gradients are not lost.
+    F16,
+    /// Brain floating point: 8 bits, the range of single precision.
+    Bf16,
+}
+
+impl Precision {
+    /// The type on a device.
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::F16 => FloatDType::F16,
+            Self::Bf16 => FloatDType::BF16,
+        }
+    }
 }
 
 /// A tensor of a [`Store`].
@@ -104,7 +130,8 @@ impl Store {
             Tracking::Gradients | Tracking::Constant => e.value.clone().autodiff(),
             Tracking::None => e.value.clone(),
         };
-        Vars(self.entries.iter().map(|(name, e)| (name.clone(), (e.shape.clone(), tracked(e)))).collect())
+        let tensors = self.entries.iter().map(|(name, e)| (name.clone(), (e.shape.clone(), tracked(e)))).collect();
+        Vars { tensors, precision: Precision::F32 }
     }
 
     /// Puts a plain weight under weight norm (Salimans & Kingma 2016): `name.weight` becomes `name.weight_v` of the same shape
@@ -160,15 +187,38 @@ fn shaped<const D: usize>(name: &str, shape: &[usize], value: Tensor<1>) -> Resu
 
 /// The tensors of a [`Store`] for one pass through a network.
 #[derive(Clone, Debug)]
-pub struct Vars(BTreeMap<String, (Vec<usize>, Tensor<1>)>);
+pub struct Vars {
+    tensors: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
+    precision: Precision,
+}
 
 impl Vars {
+    /// The same tensors, for products in this precision.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// A product of a signal with a weight, in the precision of products; the result has single precision.
+    pub(crate) fn product<const D: usize, const W: usize>(
+        &self,
+        x: Tensor<D>,
+        weight: Tensor<W>,
+        bias: Option<Tensor<1>>,
+        product: impl FnOnce(Tensor<D>, Tensor<W>, Option<Tensor<1>>) -> Tensor<D>,
+    ) -> Tensor<D> {
+        let dtype = match self.precision {
+            Precision::F32 => return product(x, weight, bias),
+            precision => precision.dtype(),
+        };
+        product(x.cast(dtype), weight.cast(dtype), bias.map(|bias| bias.cast(dtype))).cast(FloatDType::F32)
+    }
+
     /// The tensor of this name.
     ///
     /// # Errors
     /// There is none, or it has another number of dimensions than `D`.
     pub fn get<const D: usize>(&self, name: &str) -> Result<Tensor<D>, TrainError> {
-        let (shape, value) = self.0.get(name).ok_or_else(|| TrainError::NoTensor(name.to_owned()))?;
+        let (shape, value) = self.tensors.get(name).ok_or_else(|| TrainError::NoTensor(name.to_owned()))?;
         shaped(name, shape, value.clone())
     }
 
@@ -178,7 +228,7 @@ impl Vars {
     /// As [`Vars::get`].
     pub fn weight<const D: usize>(&self, layer: &str) -> Result<Tensor<D>, TrainError> {
         let name = format!("{layer}.weight_v");
-        match (self.0.get(&name), self.folded(layer)) {
+        match (self.tensors.get(&name), self.folded(layer)) {
             (Some((shape, _)), Some(weight)) => shaped(&name, shape, weight),
             _ => self.get(&format!("{layer}.weight")),
         }
@@ -194,8 +244,8 @@ impl Vars {
 
     /// `g v / |v|`, flat; the quotient `g / |v|` is exactly 1 before training.
     fn folded(&self, layer: &str) -> Option<Tensor<1>> {
-        let (_, v) = self.0.get(&format!("{layer}.weight_v"))?;
-        let (_, g) = self.0.get(&format!("{layer}.weight_g"))?;
+        let (_, v) = self.tensors.get(&format!("{layer}.weight_v"))?;
+        let (_, g) = self.tensors.get(&format!("{layer}.weight_g"))?;
         let rows = g.dims()[0];
         let v = v.clone().reshape([rows as i32, -1]);
         let factor = g.clone().reshape([rows, 1]) / norms(v.clone());
@@ -207,7 +257,7 @@ impl Vars {
         let of = |(name, (_, value)): (&String, &(Vec<usize>, Tensor<1>))| {
             Some((name.clone(), value.grad_remove(gradients)?))
         };
-        Grads(self.0.iter().filter_map(of).collect())
+        Grads(self.tensors.iter().filter_map(of).collect())
     }
 }
 

@@ -103,6 +103,45 @@ fn losses_fall() {
     }
 }
 
+/// Products in half precision, also with a balancer and discriminators, train as those in single precision do.
+#[test]
+fn half_precision_rounds_and_learns() {
+    let bench = Bench::new();
+    let run = |precision: &str, stops: bool| {
+        let steps = format!("steps = 10\nprecision = \"{precision}\"");
+        let recipe = bench.recipe(|r| r.replace("steps = 20", &steps).replace("accumulate = 2", "accumulate = 1"));
+        let name = format!("{precision}-{stops}");
+        let mut reports = Vec::new();
+        let stop = AtomicBool::new(false);
+        let mut first = bench.open(&recipe, &name).unwrap();
+        let note = |r: &StepReport, _| {
+            reports.push(r.clone());
+            stop.store(stops && r.step == 4, Ordering::Relaxed);
+        };
+        first.run(&stop, note).unwrap();
+        if stops {
+            drop(first);
+            reports.extend(go(&mut bench.open(&recipe, &name).unwrap()));
+        }
+        reports
+    };
+    let single = run("f32", false);
+    assert_eq!((single.len(), single[0].loss_scale), (10, None));
+    for (precision, loss_scale) in [("f16", Some(65_536.0)), ("bf16", None)] {
+        let reports = run(precision, false);
+        assert_eq!(reports[0].loss_scale, loss_scale);
+        assert_ne!(reports[0].losses, single[0].losses, "{precision} rounds nothing");
+        for (half, single) in reports.iter().zip(&single) {
+            assert!(half.gradient_norms.contains_key("codec") || loss_scale.is_some());
+            for name in ["mel", "stft", "waveform_l1"] {
+                let (half, single) = (half.losses[name], single.losses[name]);
+                assert!((half / single - 1.0).abs() < 0.05, "{precision} {name}: {half} for {single}");
+            }
+        }
+        assert_eq!(run(precision, true), reports, "{precision} is not the same after a stop");
+    }
+}
+
 #[test]
 fn fine_tuning_goes_on_from_a_model_file() {
     let bench = Bench::new();

@@ -27,7 +27,7 @@ use burn::{
         },
         flex::FlexTensor,
     },
-    tensor::{Shape, Tensor, TensorData},
+    tensor::{DType, Shape, Tensor, TensorData},
 };
 use codec_core::kernel::{Compute, Isa, Pool};
 use rayon::prelude::*;
@@ -45,8 +45,11 @@ pub(crate) struct Operand {
 }
 
 impl Operand {
-    /// `None` for tensors of other devices.
+    /// `None` for tensors of other devices or another precision.
     pub fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
+        if x.dtype() != DType::F32 {
+            return None;
+        }
         if let Ok(tracked) = x.clone().try_into_primitive::<Autodiff<Flex>>() {
             return Some(Self { value: tracked.primitive().clone(), tracked: Some(tracked) });
         }

@@ -391,9 +391,11 @@ fn convolve(name: &str, l: &StackLayer, vars: &Vars, x: Tensor<4>) -> Result<Ten
     let (weight, bias) = (vars.weight::<4>(name)?, vars.get::<1>(&format!("{name}.bias"))?);
     let on_its_side = l.kernel[1] == 1 && l.kernel[0] > 1;
     let quick = cpu::conv::Options { stride: l.stride, dilation: l.dilation, groups: l.groups };
-    let padded = cpu::conv::zeros_around(&x, padding, on_its_side);
-    if let Some(y) = padded.and_then(|x| cpu::conv::conv2d(&x, &weight, &bias, quick)) {
-        return Ok(y);
-    }
-    Ok(conv2d(x, weight, Some(bias), ConvOptions::new(l.stride, padding, l.dilation, l.groups)))
+    Ok(vars.product(x, weight, Some(bias), |x, weight, bias| {
+        let padded = cpu::conv::zeros_around(&x, padding, on_its_side).zip(bias.as_ref());
+        if let Some(y) = padded.and_then(|(x, bias)| cpu::conv::conv2d(&x, &weight, bias, quick)) {
+            return y;
+        }
+        conv2d(x, weight, bias, ConvOptions::new(l.stride, padding, l.dilation, l.groups))
+    }))
 }

@@ -47,7 +47,8 @@ impl Balancer {
     }
 
     /// Puts gradients `[batch, channels, samples]` of single losses together. Norms are means over the items of a batch. A
-    /// loss without a weight, or whose average is zero, has no part. `None` if no loss has.
+    /// loss without a weight, or whose average is zero, has no part. `None` if no loss has. Norms that are not finite do not come
+    /// into the averages.
     pub fn combine(&mut self, gradients: Vec<(&str, Tensor<3>)>) -> Option<Balanced> {
         self.combine_in(&Alone, gradients)
     }
@@ -69,9 +70,13 @@ impl Balancer {
             let norm = norm / group.size() as f64;
             norms.insert(name.to_owned(), norm);
             let (sum, count) = self.averages.entry(name.to_owned()).or_default();
-            *sum = *sum * self.decay + norm;
-            *count = *count * self.decay + 1.0;
-            parts.push((weight, *sum / *count, gradient));
+            if norm.is_finite() {
+                *sum = *sum * self.decay + norm;
+                *count = *count * self.decay + 1.0;
+            }
+            // Not zero by zero, where the first norm was not finite.
+            let average = if *count > 0.0 { *sum / *count } else { 1.0 };
+            parts.push((weight, average, gradient));
         }
         let all: f32 = parts.iter().map(|(weight, ..)| weight).sum();
         let scaled = parts

@@ -21,8 +21,10 @@ pub(super) fn forward(l: &Conv, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, 
     let x = pad(x, l.padding.mode, left, right);
     let (weight, bias) = (vars.weight::<3>(&l.name)?, vars.bias(&l.name, l.bias)?);
     let groups = l.groups as usize;
-    let y = cpu::conv::conv1d(&x, &weight, bias.as_ref(), stride, dilation, groups);
-    Ok(y.unwrap_or_else(|| conv1d(x, weight, bias, ConvOptions::new([stride], [0], [dilation], groups))))
+    Ok(vars.product(x, weight, bias, |x, weight, bias| {
+        let y = cpu::conv::conv1d(&x, &weight, bias.as_ref(), stride, dilation, groups);
+        y.unwrap_or_else(|| conv1d(x, weight, bias, ConvOptions::new([stride], [0], [dilation], groups)))
+    }))
 }
 
 /// A convolution of each channel by itself, with zeros around the signal; `weight` `[channels, 1, kernel]`.
@@ -102,8 +104,10 @@ pub(super) fn transposed(l: &ConvTranspose, vars: &Vars, x: Tensor<3>) -> Result
     let (weight, bias) = (vars.weight::<3>(&l.name)?, vars.bias(&l.name, l.bias)?);
     let [batch, _, rows] = x.dims();
     let options = ConvTransposeOptions::new([l.stride as usize], [0], [0], [1], l.groups as usize);
-    let full = cpu::conv::conv_transpose1d(&x, &weight, bias.as_ref(), l.stride as usize, l.groups as usize);
-    let full = full.unwrap_or_else(|| conv_transpose1d(x, weight, bias.clone(), options));
+    let full = vars.product(x, weight, bias.clone(), |x, weight, bias| {
+        let y = cpu::conv::conv_transpose1d(&x, &weight, bias.as_ref(), l.stride as usize, l.groups as usize);
+        y.unwrap_or_else(|| conv_transpose1d(x, weight, bias, options))
+    });
     let len = (rows.max(1) - 1) * l.stride as usize + l.kernel as usize;
     let (left, right) = (l.trim_left as usize, l.trim_right.max(0) as usize);
     if left + right >= len {

@@ -270,12 +270,14 @@ fn layer_norm(l: &spec::LayerNorm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3
 
 fn linear(l: &spec::Linear, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
     let (weight, bias) = (vars.weight::<2>(&l.name)?, vars.bias(&l.name, l.bias)?);
-    if let Some(y) = conv1d(&x, &weight.clone().unsqueeze_dim::<3>(2), bias.as_ref(), 1, 1, 1) {
-        return Ok(y);
-    }
-    let y = weight.unsqueeze::<3>().matmul(x);
-    Ok(match bias {
-        Some(bias) => y + bias.reshape([1, l.output as usize, 1]),
-        None => y,
-    })
+    Ok(vars.product(x, weight, bias, |x, weight, bias| {
+        if let Some(y) = conv1d(&x, &weight.clone().unsqueeze_dim::<3>(2), bias.as_ref(), 1, 1, 1) {
+            return y;
+        }
+        let y = weight.unsqueeze::<3>().matmul(x);
+        match bias {
+            Some(bias) => y + bias.reshape([1, l.output as usize, 1]),
+            None => y,
+        }
+    }))
 }

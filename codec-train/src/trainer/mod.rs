@@ -1,6 +1,9 @@
 //! Runs a recipe.
 
+mod scale;
 mod step;
+
+use scale::LossScale;
 
 use std::{
     collections::BTreeMap,
@@ -43,6 +46,9 @@ pub struct StepReport {
     pub losses: BTreeMap<String, f64>,
     /// Norms of the gradients: of the codec, of the discriminators, and with a balancer of each loss at the output.
     pub gradient_norms: BTreeMap<String, f64>,
+    /// In half precision, what losses were multiplied by for their gradients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Learning rate of the codec.
     pub rate: f64,
     /// Of each codebook.
@@ -78,6 +84,7 @@ pub struct Trainer {
     stft: StftLoss,
     compressed: CompressedLoss,
     balancer: Balancer,
+    scale: LossScale,
     corpus: Arc<Corpus>,
     cut: Cut,
     choices: Vec<usize>,
@@ -153,6 +160,10 @@ impl Trainer {
         let (spec, model) = recipe.spec(recipe_path)?;
         let codec = TrainCodec::new(&spec, recipe.rules())?;
         let error = |reason: String| TrainError::Recipe { path: recipe_path.to_path_buf(), reason };
+        let dtype = recipe.run.precision.dtype().into();
+        if !device.supports_dtype(dtype) {
+            return Err(TrainError::Precision { device: format!("{device:?}"), dtype });
+        }
         if spec.encoder.is_none() || spec.decoder.is_none() {
             return Err(error(format!(
                 "{} has no {}",
@@ -202,6 +213,7 @@ impl Trainer {
             optimizer: Optimizer::new(&recipe.optimizer),
             judge_optimizer: Optimizer::new(&recipe.discriminator_optimizer),
             balancer: Balancer::new(recipe.weights(), recipe.loss.balance_decay),
+            scale: LossScale::new(recipe.run.precision),
             recipe,
             codec,
             provenance,
@@ -430,6 +442,7 @@ impl Trainer {
             recipe: json(serde_json::to_string(&self.recipe))?,
             spec: json(serde_json::to_string(self.codec.spec()))?,
             balancer: self.balancer.averages().clone(),
+            loss_scale: self.scale.state(),
             ..State::default()
         };
         let mut stores = vec![("codec", &self.weights), ("judges", &self.judges)];
@@ -493,6 +506,7 @@ impl Trainer {
         self.optimizer.set_moments(moments.remove("codec").unwrap_or_default());
         self.judge_optimizer.set_moments(moments.remove("judges").unwrap_or_default());
         self.balancer.set_averages(state.balancer);
+        self.scale.set_state(state.loss_scale);
         self.step = state.step;
         self.last_checkpoint = Some(path.to_path_buf());
         Ok(())

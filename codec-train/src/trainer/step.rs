@@ -74,7 +74,7 @@ impl Trainer {
     /// Each process computes its part of the mean over the whole batch, so that gradients are added up over processes.
     pub(super) fn take_step(&mut self, batches: &[Batch]) -> Result<StepReport, TrainError> {
         let step = self.step;
-        let weights = self.weights.vars(Tracking::Gradients);
+        let weights = self.weights.vars(Tracking::Gradients).in_precision(self.recipe.run.precision);
         let mut sums = Sums::default();
         for batch in batches {
             let real = self.signal(batch);
@@ -97,20 +97,28 @@ impl Trainer {
         if let Some((name, value)) = sums.losses.iter().find(|(_, v)| !v.is_finite()) {
             return Err(not_finite(name, *value));
         }
-        sums.grads.scale(1.0 / batches.len() as f32);
-        sums.judge_grads.scale(1.0 / batches.len() as f32);
-        for (what, grads) in
-            [("gradient of the codec", &sums.grads), ("gradient of the discriminators", &sums.judge_grads)]
+        let loss_scale = self.scale.state().map(|(scale, _)| scale);
+        let factor = 1.0 / (batches.len() as f32 * self.scale.scale());
+        sums.grads.scale(factor);
+        sums.judge_grads.scale(factor);
+        let norms = [("gradient of the codec", &sums.grads), ("gradient of the discriminators", &sums.judge_grads)]
+            .map(|(what, grads)| (what, grads.norm()));
+        let wrong = norms.into_iter().find(|(_, norm)| !norm.is_finite());
+        if !self.scale.step(wrong.is_none())
+            && let Some((what, norm)) = wrong
         {
-            let norm = grads.norm();
-            if !norm.is_finite() {
-                return Err(not_finite(what, norm));
-            }
+            return Err(not_finite(what, norm));
+        }
+        if wrong.is_some() {
+            // Left out for this step; the next one has half the scale.
+            (sums.grads, sums.judge_grads) = Default::default();
         }
         let steps = self.recipe.run.steps;
         let rate = self.recipe.optimizer.rate_at(step, steps);
-        let norm = self.optimizer.step(&mut self.weights, sums.grads, rate);
-        sums.norms.insert("codec".to_owned(), norm);
+        if !sums.grads.0.is_empty() {
+            let norm = self.optimizer.step(&mut self.weights, sums.grads, rate);
+            sums.norms.insert("codec".to_owned(), norm);
+        }
         if !sums.judge_grads.0.is_empty() {
             let since = step.saturating_sub(self.recipe.run.discriminator_start);
             let judge_rate = self.recipe.discriminator_optimizer.rate_at(since, steps);
@@ -124,7 +132,7 @@ impl Trainer {
             follow(average, &self.weights, self.recipe.run.average as f32);
         }
         let (perplexity, dead) = of_books(&books);
-        Ok(StepReport { step, losses: sums.losses, gradient_norms: sums.norms, rate, perplexity, dead })
+        Ok(StepReport { step, losses: sums.losses, gradient_norms: sums.norms, loss_scale, rate, perplexity, dead })
     }
 
     /// Losses and gradients of all processes.
@@ -148,6 +156,10 @@ impl Trainer {
         }
     }
 
+    fn judge_vars(&self, tracking: Tracking) -> Vars {
+        self.judges.vars(tracking).in_precision(self.recipe.run.precision)
+    }
+
     fn signal(&self, batch: &Batch) -> Tensor<3> {
         let channels = self.codec.spec().channels as usize;
         let items = batch.files.len();
@@ -166,7 +178,7 @@ impl Trainer {
     ) -> Result<(), TrainError> {
         let limits = self.limits(batch);
         let (rank, size) = (self.group.rank(), self.group.size());
-        let share = 1.0 / size as f32;
+        let share = self.scale.scale() / size as f32;
         let latent = self.codec.encode(weights, real.clone())?;
         let limits = limits.as_deref().map(|all| Limits { all, rank, size });
         let quantized = self.codec.quantizer().forward_part(weights, latent, limits)?;
@@ -187,7 +199,7 @@ impl Trainer {
             quantized.commitment.mul_scalar(l.commitment * share) + quantized.codebook.mul_scalar(l.codebook * share);
         let judged_real = if judging {
             // The judges' own loss, on a decoded signal without a past.
-            let vars = self.judges.vars(Tracking::Gradients);
+            let vars = self.judge_vars(Tracking::Gradients);
             let seen_real = self.discriminators.forward(&vars, real.clone())?;
             let seen_fake = self.discriminators.forward(&vars, fake.clone().detach())?;
             if let Some(loss) = loss::discriminator_loss(l.adversarial_kind, &seen_real, &seen_fake) {
@@ -195,7 +207,7 @@ impl Trainer {
                 let grads = vars.gradients(&mut loss.mul_scalar(share).backward());
                 sums.judge_grads.add(grads);
             }
-            self.discriminators.forward(&self.judges.vars(Tracking::None), real.clone().inner())?
+            self.discriminators.forward(&self.judge_vars(Tracking::None), real.clone().inner())?
         } else {
             Vec::new()
         };
@@ -203,13 +215,14 @@ impl Trainer {
         let total = if self.recipe.loss.balance {
             let output = fake.clone().detach();
             let mut gradients = Vec::new();
+            let whole = 1.0 / self.scale.scale();
             for name in &names {
                 // A graph for each loss: what runs backwards is used up.
                 let leaf = output.clone().require_grad();
                 let Some(loss) = self.output_loss(name, leaf.clone(), real.clone(), &judged_real)? else { continue };
                 sums.note(name, &loss, batches);
                 if let Some(gradient) = leaf.grad(&loss.mul_scalar(share).backward()) {
-                    gradients.push((name.as_str(), gradient));
+                    gradients.push((name.as_str(), gradient.mul_scalar(whole)));
                 }
             }
             match self.balancer.combine_in(&*self.group, gradients) {
@@ -217,7 +230,7 @@ impl Trainer {
                     for (name, norm) in balanced.norms {
                         *sums.norms.entry(format!("output.{name}")).or_default() += norm / batches as f64;
                     }
-                    (fake * balanced.gradient.autodiff()).sum() + quantizer_loss
+                    (fake * balanced.gradient.mul_scalar(self.scale.scale()).autodiff()).sum() + quantizer_loss
                 }
                 None => quantizer_loss,
             }
@@ -243,7 +256,7 @@ impl Trainer {
         real: Tensor<3>,
         judged_real: &[Judged],
     ) -> Result<Option<Tensor<1>>, TrainError> {
-        let judged = |fake: Tensor<3>| self.discriminators.forward(&self.judges.vars(Tracking::Constant), fake);
+        let judged = |fake: Tensor<3>| self.discriminators.forward(&self.judge_vars(Tracking::Constant), fake);
         let l = &self.recipe.loss;
         Ok(match name {
             "waveform_l1" => Some(loss::waveform_l1(fake, real)),
