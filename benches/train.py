@@ -38,14 +38,14 @@ class Norm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    def __init__(self, channels=144, hidden=384):
+    def __init__(self, channels=160, hidden=416, ahead=0):
         super().__init__()
-        self.depthwise, self.norm = Causal(channels, channels, 7, groups=channels), Norm(channels, eps=1e-6)
+        self.ahead, self.depthwise, self.norm = ahead, nn.Conv1d(channels, channels, 7, groups=channels), Norm(channels, eps=1e-6)
         self.expand, self.reduce = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         self.scale = nn.Parameter(torch.full((channels,), 0.1))
 
     def forward(self, x):
-        y = self.norm(self.depthwise(x)).transpose(1, 2)
+        y = self.norm(self.depthwise(F.pad(x, (6 - self.ahead, self.ahead)))).transpose(1, 2)
         return x + (self.reduce(F.silu(self.expand(y))) * self.scale).transpose(1, 2)
 
 
@@ -80,22 +80,26 @@ class Residual(nn.Module):
 class Nano(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder = nn.Sequential(Causal(1, 192, 320, 160), nn.SiLU(), nn.Conv1d(192, 144, 1), Norm(144, eps=1e-6),
-                                     *[Block() for _ in range(4)], Norm(144, eps=1e-6), Causal(144, 32, 4, 2))
-        self.quantizer = Residual(12, 1024, 32)
-        self.decoder = nn.Sequential(Causal(32, 144, 3), nn.ConvTranspose1d(144, 144, 2, 2), Norm(144, eps=1e-6),
-                                     *[Block() for _ in range(4)], Norm(144, eps=1e-6), nn.Conv1d(144, 642, 1))
-        self.register_buffer("window", torch.hann_window(640))
+        self.embed = nn.Conv1d(483, 160, 1)
+        self.encoder = nn.Sequential(Norm(160, eps=1e-6), *[Block() for _ in range(4)], Norm(160, eps=1e-6), Causal(160, 24, 4, 2))
+        self.quantizer = Residual(12, 1024, 24)
+        self.decoder = nn.Sequential(Causal(24, 160, 3), nn.ConvTranspose1d(160, 160, 2, 2), Norm(160, eps=1e-6),
+                                     *[Block(ahead=int(i == 0)) for i in range(4)], Norm(160, eps=1e-6), nn.Conv1d(160, 322, 1))
+        self.register_buffer("window", torch.hann_window(320))
 
     def forward(self, x):
-        z, commitment = self.quantizer(self.encoder(x))
+        spectrum = torch.fft.rfft(F.pad(x[:, 0], (160, 0)).unfold(1, 320, 160) * self.window)
+        nepers = 0.5 * (spectrum.real.square() + spectrum.imag.square() + 1e-6).log()
+        compressed = spectrum * (-0.7 * nepers).exp()
+        features = torch.cat([nepers / math.log(10), compressed.real, compressed.imag], 2).transpose(1, 2)
+        z, commitment = self.quantizer(self.encoder(self.embed(features)))
         log, phase = self.decoder(z).chunk(2, 1)
         spectrum = torch.polar(log.exp().clamp_max(100.0), phase)
-        frames = torch.fft.irfft(spectrum, 640, dim=1) * self.window[:, None]
-        size = (1, (frames.shape[2] - 1) * 160 + 640)
-        fold = lambda v: F.fold(v, size, (1, 640), stride=(1, 160))[:, 0, 0]
+        frames = torch.fft.irfft(spectrum, 320, dim=1) * self.window[:, None]
+        size = (1, (frames.shape[2] - 1) * 160 + 320)
+        fold = lambda v: F.fold(v, size, (1, 320), stride=(1, 160))[:, 0, 0]
         y = fold(frames) / fold(self.window.square()[None, :, None].expand(1, -1, frames.shape[2])).clamp_min(1e-8)
-        return y[:, None, 240:240 + frames.shape[2] * 160], commitment
+        return y[:, None, 80:80 + frames.shape[2] * 160], commitment
 
 
 def encodec():

@@ -136,6 +136,9 @@ fn shape(layers: &[Layer], mut rows: usize, mut channels: usize) -> (usize, usiz
                 channels = linear.output as usize;
             }
             Layer::LogMel(mel) => (rows, channels) = (rows / mel.hop as usize, mel.mels as usize),
+            Layer::Stft(stft) => {
+                (rows, channels) = (rows.div_ceil(stft.hop as usize), 3 * (stft.n_fft as usize / 2 + 1));
+            }
             Layer::Istft(istft) => {
                 assert_eq!(channels, istft.n_fft as usize + 2);
                 (rows, channels) = (rows * istft.hop as usize, 1);

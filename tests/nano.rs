@@ -27,7 +27,7 @@ fn sizes_are_what_a_microcontroller_has() {
     assert_eq!(kbps, [1.5, 3.0, 6.0]);
     assert_eq!(info.frame_rate, 50.0);
     let delay = info.delay_ms.unwrap();
-    let books: u64 = 12 * 1024 * 32;
+    let books = 12 * 1024 * u64::from(model.spec().latent);
     let search = books as f64 * info.frame_rate / 1e6;
     for (name, part, search) in [("encoder", info.encoder.unwrap(), search), ("decoder", info.decoder.unwrap(), 0.0)] {
         let parameters = part.plan.parameters + books;

@@ -38,7 +38,7 @@ fn spec() -> CodecSpec {
     let text = format!(
         r#"{{"version":1,"name":"small","sample_rate":800,"channels":1,"hop":8,"latent":12,"framing":{{"type":"stream"}},
         "codebook_choices":[4],
-        "encoder":[{},{{"type":"activation","function":"elu","alpha":1.0}},{},{{"type":"activation","function":"snake","name":"s"}},
+        "encoder":[{{"type":"stft","n_fft":8,"hop":2,"floor":0.01,"power":0.3}},{},{{"type":"activation","function":"elu","alpha":1.0}},{},{{"type":"activation","function":"snake","name":"s"}},
             {{"type":"residual","body":[{},{{"type":"activation","function":"gelu"}}]}},
             {{"type":"lstm","name":"l","input":12,"hidden":12,"layers":1,"bidirectional":false,"skip":true}}],
         "quantizer":{{"type":"grouped","groups":[
@@ -47,7 +47,7 @@ fn spec() -> CodecSpec {
             {{"type":"conv-transpose","name":"up","input":10,"output":10,"kernel":4,"stride":2,"groups":1,"bias":true,
               "trim_left":0,"trim_right":2,"blocks":{{"rows":2}}}},
             {{"type":"istft","n_fft":8,"hop":4}}]}}"#,
-        conv("a", 1, 5, 4, 2),
+        conv("a", 15, 5, 1, 1),
         conv("b", 5, 12, 7, 4),
         conv("c", 12, 12, 3, 1),
         vq("q0"),

@@ -12,7 +12,7 @@ use std::f64::consts::PI;
 use codec_core::{
     BuildError, RunError,
     pipeline::Chain,
-    spec::{Activation, Conv, Istft, Layer, LogMel, Noise, PadMode, Padding, layer_tensors},
+    spec::{Activation, Conv, Istft, Layer, LogMel, Noise, PadMode, Padding, Stft, layer_tensors},
 };
 use golden::{Case, assert_close, transpose, uniform};
 use proptest::prelude::*;
@@ -48,6 +48,27 @@ fn istft_reference(l: &Istft, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     (cut..cut + x.len() * hop).map(|t| vec![sum[t] / weight[t]]).collect()
 }
 
+/// Levels and compressed values of frames that end with the samples of their hop.
+fn stft_reference(l: &Stft, x: &[f32]) -> Vec<Vec<f64>> {
+    let (n, hop, bins) = (l.n_fft as usize, l.hop as usize, l.n_fft as usize / 2 + 1);
+    let window = hann(n);
+    (0..x.len().div_ceil(hop))
+        .map(|row| {
+            let sample =
+                |t: usize| ((row + 1) * hop + t).checked_sub(n).and_then(|at| x.get(at)).map_or(0.0, |v| f64::from(*v));
+            let part = |k: usize, f: fn(f64) -> f64| {
+                (0..n).map(|t| sample(t) * window[t] * f(2.0 * PI * (k * t % n) as f64 / n as f64)).sum::<f64>()
+            };
+            let values: Vec<(f64, f64)> = (0..bins).map(|k| (part(k, f64::cos), -part(k, f64::sin))).collect();
+            let power = |(re, im): (f64, f64)| re * re + im * im + f64::from(l.floor).powi(2);
+            let factor = |v| power(v).powf((f64::from(l.power) - 1.0) / 2.0);
+            let levels = values.iter().map(|v| power(*v).log10() / 2.0);
+            let reals = values.iter().map(|v| v.0 * factor(*v));
+            levels.chain(reals).chain(values.iter().map(|v| v.1 * factor(*v))).collect()
+        })
+        .collect()
+}
+
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
@@ -77,6 +98,21 @@ proptest! {
             let reference: Vec<Vec<f64>> = reference.iter().map(|v| vec![v[0] / largest]).collect();
             close(&scaled(&whole), &reference);
         }
+        prop_assert_eq!(bits(&whole), bits(&run(&chain, &x, &pieces)));
+    }
+
+    #[test]
+    fn stft_is_the_formula_at_any_chunking(
+        size in 0usize..6, hop in 1u32..60, n in 0usize..150, pieces in prop::collection::vec(1usize..40, 1..8),
+        power in 0f32..1.0, seed in any::<u64>(),
+    ) {
+        let n_fft = [4, 8, 10, 24, 40, 60][size];
+        let l = Stft { n_fft, hop: 1 + hop % n_fft, floor: 0.01, power };
+        let chain = Chain::new(&[Layer::Stft(l)], 1, &MapTensors::default()).unwrap();
+        prop_assert_eq!(chain.plan().rate, (1, u64::from(l.hop)));
+        let x = noise(n, seed);
+        let whole = run(&chain, &x, &[n.max(1)]);
+        close(&whole, &stft_reference(&l, &x));
         prop_assert_eq!(bits(&whole), bits(&run(&chain, &x, &pieces)));
     }
 
@@ -215,6 +251,21 @@ fn what_cannot_be_is_refused() {
         (400, 160, 80, 16000, 2),
     ] {
         refused(Layer::LogMel(LogMel { sample_rate, n_fft, hop, mels }), input);
+    }
+    for (n_fft, hop, floor, power, input) in [
+        (0, 1, 0.1, 0.5, 1),
+        (8, 0, 0.1, 0.5, 1),
+        (8, 9, 0.1, 0.5, 1),
+        (14, 2, 0.1, 0.5, 1),
+        (8, 2, 0.0, 0.5, 1),
+        (8, 2, f32::NAN, 0.5, 1),
+        (8, 2, -0.1, 0.5, 1),
+        (8, 2, 1e30, 0.5, 1),
+        (8, 2, 0.1, 1.5, 1),
+        (8, 2, 0.1, f32::NAN, 1),
+        (8, 2, 0.1, 0.5, 2),
+    ] {
+        refused(Layer::Stft(Stft { n_fft, hop, floor, power }), input);
     }
     let noise = Noise { name: "n".into(), channels: 3, index: 0, seed: Some(1) };
     refused(Layer::Noise(noise.clone()), 4);

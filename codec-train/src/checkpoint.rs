@@ -93,7 +93,8 @@ pub(crate) fn write(path: &Path, mut state: State, contents: &Contents<'_>) -> R
     for (prefix, moments) in &contents.moments {
         for (name, m) in *moments {
             state.times.insert(format!("{prefix}/{name}"), m.time as u64);
-            for (part, tensor) in [("first", &m.first), ("second", &m.second)] {
+            for (part, tensor) in [("first", Some(&m.first)), ("second", m.second.as_ref())] {
+                let Some(tensor) = tensor else { continue };
                 let values = host(tensor.clone());
                 tensors.insert(format!("{prefix}.{part}/{name}"), Values::new(vec![values.len()], &values));
             }
@@ -158,7 +159,8 @@ pub(crate) fn read(path: &Path, device: &Device) -> Result<Loaded, TrainError> {
             let (_, values) = values(&format!("{prefix}.{part}/{name}"))?;
             Ok::<_, TrainError>(Tensor::<1>::from_floats(values.as_slice(), device))
         };
-        let m = Moments { time: *time as usize, first: tensor("first")?, second: tensor("second")? };
+        let second = file.tensor(&format!("{prefix}.second/{name}")).is_ok().then(|| tensor("second")).transpose()?;
+        let m = Moments { time: *time as usize, first: tensor("first")?, second };
         moments.entry(prefix.to_owned()).or_default().insert(name.to_owned(), m);
     }
     Ok(Loaded { state, stores, moments })

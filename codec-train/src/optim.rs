@@ -1,9 +1,12 @@
-//! Optimisation by name: AdamW for each tensor, with all its state open to checkpoints.
+//! Optimisation by name: AdamW, or Muon for chosen matrices, with all its state open to checkpoints.
 
 use std::{collections::BTreeMap, f64::consts::PI};
 
 use burn::{
-    optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer as _},
+    optim::{
+        AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Muon, MuonConfig, Optimizer as _,
+        momentum::MomentumConfig,
+    },
     tensor::Tensor,
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +31,26 @@ pub struct OptimizerRecipe {
     pub warmup: u64,
     /// What it does after that.
     pub schedule: Schedule,
+    /// Matrices that are optimised by Muon; none if not given.
+    pub muon: Option<MuonRecipe>,
+}
+
+/// Muon (Jordan et al. 2024): of the momentum of a matrix's gradients only the directions count, all singular values being
+/// made one by Newton-Schulz iterations. For hidden layers; clipped and scheduled with the rest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MuonRecipe {
+    /// Learning rate at its highest, times `sqrt(max(1, rows / columns))`.
+    pub rate: f64,
+    /// What a step keeps of the momentum (Nesterov's).
+    #[serde(default = "muon_momentum")]
+    pub momentum: f32,
+    /// Parts of names: tensors of two axes that have one of them.
+    pub tensors: Vec<String>,
+}
+
+fn muon_momentum() -> f32 {
+    0.95
 }
 
 impl Default for OptimizerRecipe {
@@ -40,6 +63,7 @@ impl Default for OptimizerRecipe {
             clip: 0.0,
             warmup: 0,
             schedule: Schedule::Constant,
+            muon: None,
         }
     }
 }
@@ -87,6 +111,7 @@ pub struct Optimizer {
     recipe: OptimizerRecipe,
     decayed: AdamW,
     plain: AdamW,
+    muon: Muon,
     moments: BTreeMap<String, Moments>,
 }
 
@@ -95,10 +120,10 @@ pub struct Optimizer {
 pub struct Moments {
     /// Steps taken.
     pub time: usize,
-    /// Average of gradients.
+    /// Average of gradients; of Muon, their momentum.
     pub first: Tensor<1>,
-    /// Average of their squares.
-    pub second: Tensor<1>,
+    /// Average of their squares, of AdamW.
+    pub second: Option<Tensor<1>>,
 }
 
 impl Optimizer {
@@ -116,6 +141,10 @@ impl Optimizer {
             recipe: recipe.clone(),
             decayed: config(recipe.weight_decay),
             plain: config(0.0),
+            // The momentum is kept here, open to checkpoints.
+            muon: MuonConfig::new()
+                .with_momentum(MomentumConfig { momentum: 0.0, dampening: 0.0, nesterov: false })
+                .build(),
             moments: BTreeMap::new(),
         }
     }
@@ -135,6 +164,12 @@ impl Optimizer {
         self.moments = moments;
     }
 
+    /// Whether a tensor is Muon's, of which there is no second moment.
+    pub fn by_muon(&self, name: &str, shape: &[usize]) -> bool {
+        let muon = self.recipe.muon.as_ref();
+        shape.len() == 2 && muon.is_some_and(|m| m.tensors.iter().any(|part| name.contains(part.as_str())))
+    }
+
     /// Clips the gradients, takes a step, and returns their norm before clipping.
     pub fn step(&mut self, store: &mut Store, mut grads: Grads, rate: f64) -> f64 {
         let norm = grads.norm();
@@ -143,16 +178,35 @@ impl Optimizer {
         }
         for (name, grad) in grads.0 {
             let Some(entry) = store.get(&name).filter(|e| e.trained) else { continue };
+            if let (Some(muon), [rows, columns], true) =
+                (&self.recipe.muon, &entry.shape[..], self.by_muon(&name, &entry.shape))
+            {
+                let (rows, columns) = (*rows, *columns);
+                let rate = rate / self.recipe.rate * muon.rate;
+                let before = self.moments.remove(&name);
+                let time = before.as_ref().map_or(0, |m| m.time) + 1;
+                let first = match before {
+                    Some(m) => m.first.mul_scalar(muon.momentum) + grad.clone(),
+                    None => grad.clone(),
+                };
+                let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape([rows, columns]);
+                let value = entry.value.clone().reshape([rows, columns]);
+                let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
+                let (value, _) = self.muon.step(rate, value.mul_scalar(decay), ahead, None);
+                self.moments.insert(name.clone(), Moments { time, first, second: None });
+                store.set(&name, value.reshape([rows * columns]));
+                continue;
+            }
             let adam = if entry.shape.len() > 1 { &self.decayed } else { &self.plain };
-            let state = self.moments.remove(&name).map(|m| {
+            let state = self.moments.remove(&name).and_then(|m| {
                 let momentum =
-                    AdaptiveMomentumState { time: m.time, moment_1: m.first, moment_2: m.second, max_moment_2: None };
-                AdamWState { momentum }
+                    AdaptiveMomentumState { time: m.time, moment_1: m.first, moment_2: m.second?, max_moment_2: None };
+                Some(AdamWState { momentum })
             });
             let (value, state) = adam.step(rate, entry.value.clone(), grad, state);
             if let Some(AdamWState { momentum }) = state {
                 let AdaptiveMomentumState { time, moment_1: first, moment_2: second, .. } = momentum;
-                self.moments.insert(name.clone(), Moments { time, first, second });
+                self.moments.insert(name.clone(), Moments { time, first, second: Some(second) });
             }
             store.set(&name, value);
         }
@@ -163,7 +217,7 @@ impl Optimizer {
     pub fn forget(&mut self, revived: &[Revived]) {
         for r in revived {
             let Some(moments) = self.moments.get_mut(&r.tensor) else { continue };
-            for tensor in [&mut moments.first, &mut moments.second] {
+            for tensor in [Some(&mut moments.first), moments.second.as_mut()].into_iter().flatten() {
                 let mut values = crate::host(tensor.clone());
                 for entry in &r.entries {
                     if let Some(row) = values.get_mut(entry * r.dim..(entry + 1) * r.dim) {
@@ -194,6 +248,36 @@ mod tests {
         assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
         let exponential = OptimizerRecipe { schedule: Schedule::Exponential { factor: 0.5 }, warmup: 0, ..recipe };
         assert_eq!(exponential.rate_at(3, 0), 0.125);
+    }
+
+    /// Of a matrix whose singular vectors are known: with Muon the values do not matter, and other tensors are AdamW's.
+    #[test]
+    fn muon_steps_by_directions() {
+        let recipe = OptimizerRecipe {
+            rate: 0.1,
+            muon: Some(MuonRecipe { rate: 0.2, momentum: 0.5, tensors: vec!["blocks".to_owned()] }),
+            ..OptimizerRecipe::default()
+        };
+        let mut store = Store::new(&crate::device::cpu());
+        let tensors = ["blocks.w", "head.w"];
+        tensors.iter().for_each(|name| store.insert(*name, &[2, 2], vec![0.0; 4], true));
+        let mut optimizer = Optimizer::new(&recipe);
+        for step in 1..=2 {
+            let vars = store.vars(Tracking::Gradients);
+            let factors = Tensor::<2>::from_floats([[30.0, 0.0], [0.0, -4.0]], &crate::device::cpu());
+            let losses = tensors.map(|name| (vars.get::<2>(name).unwrap() * factors.clone()).sum());
+            let [a, b] = losses;
+            let grads = vars.gradients(&mut (a + b).backward());
+            optimizer.step(&mut store, grads, 0.05);
+            let moved = host(store.tensor::<2>("blocks.w").unwrap());
+            // Half the rate; Newton-Schulz iterations leave singular values between 0.7 and 1.2.
+            let steps = [-moved[0] / 0.1, moved[3] / 0.1].map(|v| v / step as f32);
+            assert!(steps.iter().all(|v| (0.65..1.25).contains(v)), "{moved:?}");
+            assert!(moved[1].abs() < 1e-6 && moved[2].abs() < 1e-6, "{moved:?}");
+        }
+        let (hidden, other) = (&optimizer.moments()["blocks.w"], &optimizer.moments()["head.w"]);
+        assert_eq!((hidden.time, hidden.second.is_none(), other.second.is_some()), (2, true, true));
+        assert_eq!(host(hidden.first.clone()), [45.0, 0.0, 0.0, -6.0]);
     }
 
     /// Against AdamW by hand, with clipping and decay.

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    data::{Cut, Fit},
+    data::{Cut, Fit, Noise},
     disc::DiscriminatorSpec,
     loss::{AdversarialKind, FeatureNorm, MelScale, StftScale},
-    optim::OptimizerRecipe,
+    optim::{MuonRecipe, OptimizerRecipe},
     quantizer::{Estimator, Learning, Rules},
 };
 
@@ -81,10 +81,26 @@ pub struct DataRecipe {
     pub gain_db: [f64; 2],
     /// Items quieter than this are drawn again.
     pub silence_db: f64,
+    /// Speed, uniform between the two: pitch and tempo alike.
+    pub speed: [f64; 2],
+    /// Noise that is mixed in; none if not given.
+    pub noise: Option<NoiseRecipe>,
     /// Threads that decode.
     pub threads: usize,
     /// Mebibytes of decoded audio that are kept in memory.
     pub cache_mib: usize,
+}
+
+/// Sounds that are mixed into items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseRecipe {
+    /// A folder or a manifest of them, from the folder of the recipe.
+    pub data: std::path::PathBuf,
+    /// Part of the items that get one.
+    pub share: f64,
+    /// Level of the item over that of its noise in decibels, uniform between the two.
+    pub snr_db: [f64; 2],
 }
 
 impl Default for DataRecipe {
@@ -97,6 +113,8 @@ impl Default for DataRecipe {
             upmix: false,
             gain_db: [0.0, 0.0],
             silence_db: -60.0,
+            speed: [1.0; 2],
+            noise: None,
             threads: 2,
             cache_mib: 1024,
         }
@@ -271,7 +289,8 @@ impl Recipe {
         let mut recipe = Self::parse(path, &text)?;
         // Files that it names are beside it.
         let base = path.parent().unwrap_or(Path::new("."));
-        for file in [&mut recipe.model.model, &mut recipe.model.spec].into_iter().flatten() {
+        let noise = recipe.data.noise.as_mut().map(|noise| &mut noise.data);
+        for file in [&mut recipe.model.model, &mut recipe.model.spec].into_iter().flatten().chain(noise) {
             *file = base.join(&*file);
         }
         Ok(recipe)
@@ -318,7 +337,10 @@ impl Recipe {
         ];
         let optimizers =
             [("optimizer.rate", &self.optimizer), ("discriminator_optimizer.rate", &self.discriminator_optimizer)];
-        let rules: [(bool, &'static str, &'static str); 20] = [
+        let bad_noise = |n: &NoiseRecipe| {
+            !((0.0..=1.0).contains(&n.share) && n.snr_db[0] <= n.snr_db[1] && n.snr_db.iter().all(|s| s.abs() <= 120.0))
+        };
+        let rules: [(bool, &'static str, &'static str); 22] = [
             (sources != 1, "model", "needs one of `system`, `model` and `spec`"),
             (m.stages == Some(0), "model.stages", "must be at least 1"),
             (!(d.segment > 0.0 && d.segment <= 3600.0), "data.segment", "must be above 0 and at most 3600 seconds"),
@@ -328,6 +350,16 @@ impl Recipe {
                 !(d.gain_db[0] <= d.gain_db[1] && d.gain_db.iter().all(|g| g.abs() <= 120.0)),
                 "data.gain_db",
                 "must be two numbers, the lower first, within ±120",
+            ),
+            (
+                !(d.speed[0] <= d.speed[1] && d.speed.iter().all(|s| (0.25..=4.0).contains(s))),
+                "data.speed",
+                "must be two numbers of 0.25 to 4, the lower first",
+            ),
+            (
+                d.noise.as_ref().is_some_and(bad_noise),
+                "data.noise",
+                "needs a `share` of 0 to 1 and two numbers in `snr_db`, the lower first, within ±120",
             ),
             (d.silence_db.is_nan(), "data.silence_db", "must be a number"),
             (q.kmeans_batches > 65_536, "quantizer.kmeans_batches", "must be at most 65536"),
@@ -358,9 +390,17 @@ impl Recipe {
         ];
         let own = rules.into_iter().find(|(wrong, ..)| *wrong).map(|(_, field, reason)| (field, reason));
         own.or_else(|| {
-            let bad = |o: &OptimizerRecipe| !(o.rate > 0.0 && o.rate.is_finite() && o.clip >= 0.0);
-            let found = optimizers.into_iter().find(|(_, o)| bad(o))?;
-            Some((found.0, "must be above 0, and `clip` at least 0"))
+            let good = |rate: f64| rate > 0.0 && rate.is_finite();
+            let bad = |o: &OptimizerRecipe| !(good(o.rate) && o.clip >= 0.0);
+            let bad_muon = |m: &MuonRecipe| !(good(m.rate) && (0.0..1.0).contains(&m.momentum)) || m.tensors.is_empty();
+            let mut found = optimizers.iter().filter(|(_, o)| bad(o)).map(|(field, _)| *field);
+            let muon = || optimizers.iter().any(|(_, o)| o.muon.as_ref().is_some_and(bad_muon));
+            found.next().map(|field| (field, "must be above 0, and `clip` at least 0")).or_else(|| {
+                muon().then_some((
+                    "muon",
+                    "needs a `rate` above 0, a `momentum` of 0 to 1, and parts of names in `tensors`",
+                ))
+            })
         })
     }
 
@@ -415,6 +455,8 @@ impl Recipe {
             samples: samples.max(1).next_multiple_of(spec.hop.max(1) as usize),
             gain_db: self.data.gain_db,
             silence_db: self.data.silence_db,
+            speed: self.data.speed,
+            noise: self.data.noise.as_ref().map(|n| Noise { share: n.share, snr_db: n.snr_db }),
             seed: self.seed,
         }
     }

@@ -51,8 +51,15 @@ pub(crate) fn run(
     let vars = weights.vars(Tracking::None);
     let mut report = Report { step, mel: 0.0, waveform_l1: 0.0, si_sdr: 0.0 };
     let items = recipe.run.validation_items.max(1);
-    let cut =
-        Cut { items: 1, part: (0, 1), gain_db: [0.0, 0.0], seed: cut.seed ^ 0x7661_6c69_6461_7465, ..cut.clone() };
+    let cut = Cut {
+        items: 1,
+        part: (0, 1),
+        gain_db: [0.0, 0.0],
+        speed: [1.0; 2],
+        noise: None,
+        seed: cut.seed ^ 0x7661_6c69_6461_7465,
+        ..cut.clone()
+    };
     for item in 0..items {
         let batch = cut.batch(corpus, item as u64)?;
         let shape = [1, channels, batch.data.len() / channels];

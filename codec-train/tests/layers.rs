@@ -143,6 +143,12 @@ const ISTFT: &str = r#"[
     {"type": "istft", "n_fft": 20, "hop": 6}
 ]"#;
 
+const STFT: &str = r#"[
+    {"type": "scale", "name": "s", "channels": 1},
+    {"type": "stft", "n_fft": 20, "hop": 6, "floor": 0.1, "power": 0.3},
+    {"type": "linear", "name": "a", "input": 33, "output": 3, "bias": true}
+]"#;
+
 /// Every span, pairing and memory.
 const ATTENTION: &str = r#"[
     {"type": "linear", "name": "in", "input": 3, "output": 8, "bias": true},
@@ -171,6 +177,7 @@ fn outputs_are_the_engines() {
         (SUMS, 3, &[4, 9, 13]),
         (LSTMS, 3, &[1, 12]),
         (ISTFT, 2, &[4, 11]),
+        (STFT, 1, &[1, 6, 40, 57]),
         (ATTENTION, 3, &[1, 4, 7, 300]),
         (LOG_MEL, 1, &[40, 57, 400]),
     ] {
@@ -181,9 +188,15 @@ fn outputs_are_the_engines() {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    for (json, input, rows) in
-        [(CONVOLUTIONS, 2, 17), (SUMS, 3, 9), (LSTMS, 3, 6), (ISTFT, 2, 6), (ATTENTION, 3, 9), (LOG_MEL, 1, 60)]
-    {
+    for (json, input, rows) in [
+        (CONVOLUTIONS, 2, 17),
+        (SUMS, 3, 9),
+        (LSTMS, 3, 6),
+        (ISTFT, 2, 6),
+        (STFT, 1, 40),
+        (ATTENTION, 3, 9),
+        (LOG_MEL, 1, 60),
+    ] {
         chains(json, input).gradients(rows);
     }
 }

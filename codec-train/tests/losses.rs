@@ -243,6 +243,59 @@ fn multi_band_discriminator() {
     judges("bands512", &Discriminators::new(&[spec], 1));
 }
 
+/// Its first layer by the definition, and the way back to the samples by finite differences.
+#[test]
+fn multi_frame_discriminator() {
+    const WINDOW: usize = 16;
+    const BINS: usize = WINDOW / 2 + 1;
+    let spec = DiscriminatorSpec::MultiFrame { windows: vec![WINDOW], channels: 5 };
+    let discriminators = Discriminators::new(&[spec], 1);
+    let vars = filled(&discriminators).vars(Tracking::None);
+    let samples = uniform("frames", 70, 0, 0.5, 0.0);
+    let judged = discriminators.forward(&vars, tensor(samples.clone(), [1, 1, 70])).unwrap().remove(0);
+    assert_eq!((judged.features.len(), judged.score.dims()), (4, [1, 1, 1, 14]));
+
+    let hann = |t: usize| 0.5 - 0.5 * (std::f64::consts::TAU * t as f64 / WINDOW as f64).cos();
+    let scale = 1.0 / (0..WINDOW).map(|t| hann(t) * hann(t)).sum::<f64>().sqrt();
+    // Of frame `f`: real parts of all bins, then imaginary ones.
+    let frame = |f: usize| {
+        let part = |k: usize, g: fn(f64) -> f64| {
+            let angle = |t: usize| std::f64::consts::TAU * (k * t) as f64 / WINDOW as f64;
+            (0..WINDOW).map(|t| f64::from(samples[f * 4 + t]) * hann(t) * scale * g(angle(t))).sum::<f64>()
+        };
+        let values: Vec<(f64, f64)> = (0..BINS).map(|k| (part(k, f64::cos), -part(k, f64::sin))).collect();
+        let compress = |(re, im): (f64, f64)| (re * re + im * im + 1e-6).powf(-0.35);
+        let real = values.iter().map(|v| v.0 * compress(*v));
+        real.chain(values.iter().map(|v| v.1 * compress(*v))).collect::<Vec<f64>>()
+    };
+    let frames: Vec<Vec<f64>> = (0..14).map(frame).collect();
+    let weight = host(vars.weight::<4>("disc.0.0.0.0").unwrap());
+    let bias = host(vars.get::<1>("disc.0.0.0.0.bias").unwrap());
+    for (i, got) in host(judged.features[0].clone()).into_iter().enumerate() {
+        let (channel, at) = (i / 14, i % 14);
+        let mut sum = f64::from(bias[channel]);
+        for tap in 0..3 {
+            let Some(row) = (at + tap).checked_sub(1).and_then(|f| frames.get(f)) else { continue };
+            for (c, value) in row.iter().enumerate() {
+                sum += value * f64::from(weight[(channel * 2 * BINS + c) * 3 + tap]);
+            }
+        }
+        let expected = if sum < 0.0 { 0.2 * sum } else { sum };
+        assert!((f64::from(got) - expected).abs() < 1e-4, "value {i}: {got} for {expected}");
+    }
+
+    let loss = |x: Tensor<3>| discriminators.forward(&vars, x).unwrap().remove(0).score.square().mean();
+    let leaf = tensor(samples.clone(), [1, 1, 70]).autodiff().require_grad();
+    let gradient = host(leaf.grad(&loss(leaf.clone()).backward()).unwrap());
+    // Along its signs, where the slope is steepest: compressed magnitudes bend sharply near zero.
+    let analytic: f64 = gradient.iter().map(|g| f64::from(g.abs())).sum();
+    let moved = |sign: f32| {
+        let x = samples.iter().zip(&gradient).map(|(x, g)| x + sign * 5e-4 * g.signum()).collect();
+        f64::from(host(loss(tensor(x, [1, 1, 70])))[0])
+    };
+    near("gradient", analytic, (moved(1.0) - moved(-1.0)) / 1e-3, 0.02);
+}
+
 /// HiFi-GAN's pooling between scales: means of four samples, two apart, over zeros at the ends.
 #[test]
 fn lower_scales_see_averages() {

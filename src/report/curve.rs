@@ -2,7 +2,7 @@ use super::escape;
 
 /// Width and height of a drawing, and its margins: left, right, top, bottom.
 const SIZE: (f64, f64) = (440.0, 220.0);
-const MARGIN: [f64; 4] = [52.0, 10.0, 8.0, 24.0];
+const MARGIN: [f64; 4] = [52.0, 18.0, 8.0, 24.0];
 /// Points of a curve at most; more become means.
 const POINTS: usize = 400;
 

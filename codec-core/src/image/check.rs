@@ -185,6 +185,12 @@ impl Checker<'_> {
                 self.weight(l.filters)?;
                 self.slots([(l.table, 0), (l.window, l.frames.span)])
             }
+            Kind::Stft(l) => {
+                self.buffers([l.src, l.dst, l.tmp])?;
+                self.window(&l.frames)?;
+                self.room(l.tmp, l.tmp_len())?;
+                self.slots([(l.table, 0), (l.window, l.frames.span)])
+            }
             Kind::Noise(l) => {
                 self.buffers([l.src, l.tmp])?;
                 sizes([l.channels])?;

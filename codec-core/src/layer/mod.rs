@@ -23,7 +23,7 @@ pub(crate) use noise::{NoiseLayer, fnv1a64};
 pub(crate) use norm::{GroupNormLayer, LayerNormLayer};
 pub(crate) use pointwise::{AddLayer, Fixed, Function, MapLayer};
 pub(crate) use shape::{GatherLayer, PadEndLayer, TrimLayer};
-pub(crate) use spectral::{IstftLayer, LogMelLayer};
+pub(crate) use spectral::{IstftLayer, LogMelLayer, StftLayer};
 
 use serde::{Deserialize, Serialize};
 

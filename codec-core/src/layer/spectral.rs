@@ -1,4 +1,4 @@
-//! Between samples and spectra: the inverse short-time Fourier transform, and the log-mel spectrogram.
+//! Between samples and spectra: the short-time Fourier transform, its inverse, and the log-mel spectrogram.
 
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +145,8 @@ impl LogMelLayer {
         let (frame, rest) = t.split_at_mut_checked(n).ok_or(SHORT)?;
         let (spectrum, rest) = rest.split_at_mut_checked(n + 2).ok_or(SHORT)?;
         let (power, scratch) = rest.split_at_mut_checked(BLOCK * bins).ok_or(SHORT)?;
-        let y = y.get_mut(..opened.windows * self.mels).ok_or(SHORT)?;
+        let len = opened.windows.checked_mul(self.mels).ok_or(SHORT)?;
+        let y = y.get_mut(..len).ok_or(SHORT)?;
         let first = src.offset(opened.start)? + opened.next;
         for (i, out) in y.chunks_mut(BLOCK * self.mels).enumerate() {
             let rows = out.len() / self.mels;
@@ -170,6 +171,63 @@ impl LogMelLayer {
         y.iter_mut().for_each(|v| *v = libm::log10f(v.max(SILENCE)));
         let floor = y.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v)) - RANGE;
         y.iter_mut().for_each(|v| *v = (v.max(floor) + 4.0) / 4.0);
+        self.frames.close(&mut s, mem, &opened, 1)?;
+        mem.set(self.dst, View { start: dst.data(), rows: opened.windows });
+        Ok(())
+    }
+}
+
+/// A planned short-time Fourier transform.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct StftLayer {
+    pub src: usize,
+    pub dst: usize,
+    /// Room for a frame, its spectrum and a transform.
+    pub tmp: usize,
+    pub frames: Window,
+    pub floor: f32,
+    pub power: f32,
+    pub table: Slot,
+    pub window: Slot,
+}
+
+impl StftLayer {
+    pub(crate) fn tmp_len(&self) -> usize {
+        2 * self.frames.span + 2 + RealFft::scratch_len(self.frames.span)
+    }
+
+    pub(crate) fn step(&self, mut s: Step<'_>, mem: &mut Memory<'_>) -> Result<(), RunError> {
+        let opened = self.frames.open(&mut s, mem, mem.view(self.src), 1)?;
+        let (src, dst, tmp) = (mem.room(self.src)?, mem.room(self.dst)?, mem.room(self.tmp)?);
+        let [x, y, t] = mem
+            .scratch
+            .get_disjoint_mut([src.base..src.end(), dst.data()..dst.end(), tmp.data()..tmp.end()])
+            .map_err(|_| RunError::Internal("buffers overlap"))?;
+        let n = self.frames.span;
+        let bins = n / 2 + 1;
+        let fft = RealFft::new(n, self.table.of(s.arena)?).ok_or(SHORT)?;
+        let window = self.window.of(s.arena)?;
+        let (frame, rest) = t.split_at_mut_checked(n).ok_or(SHORT)?;
+        let (spectrum, scratch) = rest.split_at_mut_checked(n + 2).ok_or(SHORT)?;
+        let len = opened.windows.checked_mul(3 * bins).ok_or(SHORT)?;
+        let y = y.get_mut(..len).ok_or(SHORT)?;
+        let first = src.offset(opened.start)? + opened.next;
+        for (i, out) in y.chunks_exact_mut(3 * bins).enumerate() {
+            let samples = x.get(first + i * self.frames.stride..).and_then(|x| x.get(..n)).ok_or(SHORT)?;
+            frame.iter_mut().zip(samples).zip(window).for_each(|((f, x), w)| *f = x * w);
+            if !fft.forward(frame, spectrum, scratch) {
+                return Err(SHORT);
+            }
+            let (levels, parts) = out.split_at_mut(bins);
+            let (reals, imaginaries) = parts.split_at_mut(bins);
+            let outs = levels.iter_mut().zip(reals).zip(imaginaries);
+            let (re, im) = spectrum.split_at(bins);
+            for ((re, im), ((level, real), imaginary)) in re.iter().zip(im).zip(outs) {
+                let nepers = 0.5 * libm::logf(re * re + im * im + self.floor * self.floor);
+                let factor = libm::expf((self.power - 1.0) * nepers);
+                (*level, *real, *imaginary) = (nepers * core::f32::consts::LOG10_E, re * factor, im * factor);
+            }
+        }
         self.frames.close(&mut s, mem, &opened, 1)?;
         mem.set(self.dst, View { start: dst.data(), rows: opened.windows });
         Ok(())

@@ -241,6 +241,7 @@ impl<'t> Builder<'t> {
             }
             Layer::Istft(l) => self.istft(l, cur),
             Layer::LogMel(l) => self.log_mel(l, cur),
+            Layer::Stft(l) => self.stft(l, cur),
             Layer::Noise(l) => self.noise(l, cur),
             Layer::Quantize { grid } => {
                 let (low, high) = limits(grid)?;

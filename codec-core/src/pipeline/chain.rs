@@ -35,6 +35,7 @@ impl Kind {
             | Self::LayerNorm(LayerNormLayer { src, .. }) => one(src),
             Self::Istft(l) => two(l.src, l.tmp),
             Self::LogMel(l) => two(l.src, l.tmp),
+            Self::Stft(l) => two(l.src, l.tmp),
             Self::Noise(l) => two(l.src, l.tmp),
         }
     }

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     Istft(IstftLayer),
     LogMel(LogMelLayer),
     Noise(NoiseLayer),
+    Stft(StftLayer),
 }
 
 impl Kind {
@@ -45,7 +46,8 @@ impl Kind {
             | Self::Lstm(LstmLayer { dst, .. })
             | Self::Attention(AttentionLayer { dst, .. })
             | Self::Istft(IstftLayer { dst, .. })
-            | Self::LogMel(LogMelLayer { dst, .. }) => *dst,
+            | Self::LogMel(LogMelLayer { dst, .. })
+            | Self::Stft(StftLayer { dst, .. }) => *dst,
             Self::GroupNorm(GroupNormLayer { src, .. })
             | Self::Trim(TrimLayer { src, .. })
             | Self::PadEnd(PadEndLayer { src, .. })
@@ -215,6 +217,7 @@ impl<'a> Network<'a> {
                 Kind::Gather(l) => (l.src, of(l.src).saturating_add(l.block - 1)),
                 Kind::Istft(l) => (l.dst, of(l.src).saturating_mul(l.hop).saturating_add(l.cut())),
                 Kind::LogMel(l) => (l.dst, l.frames.max_out(of(l.src))),
+                Kind::Stft(l) => (l.dst, l.frames.max_out(of(l.src))),
                 Kind::Noise(l) => (l.tmp, of(l.src)),
             };
             let before = of(dst);
@@ -306,6 +309,7 @@ impl<'a> Network<'a> {
                 Kind::Gather(l) => l.step(step, &mut mem)?,
                 Kind::Istft(l) => l.step(step, &mut mem)?,
                 Kind::LogMel(l) => l.step(step, &mut mem)?,
+                Kind::Stft(l) => l.step(step, &mut mem)?,
                 Kind::Noise(l) => l.step(step, &mut mem)?,
             }
             *words = cursor.into();

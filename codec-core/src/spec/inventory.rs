@@ -111,6 +111,7 @@ impl List {
             }
             Layer::Istft(_) => 1,
             Layer::LogMel(l) => l.mels,
+            Layer::Stft(l) => (l.n_fft / 2).saturating_add(1).saturating_mul(3),
             Layer::Noise(l) => {
                 self.add(&l.name, "weight", &[l.channels, l.channels, 1]);
                 channels

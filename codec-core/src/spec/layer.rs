@@ -50,6 +50,8 @@ pub enum Layer {
     Istft(Istft),
     /// Samples to a log-mel spectrogram. Needs the whole signal.
     LogMel(LogMel),
+    /// Samples to the levels and compressed values of a spectrum.
+    Stft(Stft),
     /// Noise added in proportion to a projection of the input.
     Noise(Noise),
     /// Real values onto an int8 grid.
@@ -336,6 +338,25 @@ pub struct Istft {
     pub n_fft: u32,
     /// Output rows a frame, at most `n_fft`; `n_fft - hop` is even.
     pub hop: u32,
+}
+
+/// Short-time Fourier transform of one channel, for a causal encoder: a row of `3 (n_fft / 2 + 1)` channels every `hop`
+/// samples, a hop that the signal begins being filled up with zeros. Frame `t` is the `n_fft` samples that end with those
+/// of hop `t` (zeros before the signal), under a periodic Hann window, not scaled. Of its values `X`, with
+/// `p = |X|^2 + floor^2`, the channels are first all levels `log10(p) / 2`, then the real and then the imaginary parts of
+/// `X p^((power - 1) / 2)`: the spectrum with its magnitudes raised to `power` (power-law compression as in Braun & Tashev
+/// 2021, section 3), so that quiet parts count too.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stft {
+    /// Length of the transform and of the window: even, with no prime factor above 5.
+    pub n_fft: u32,
+    /// Samples between two frames, at most `n_fft`.
+    pub hop: u32,
+    /// The magnitude that counts as silence, `1.1e-19..=1.8e19`.
+    pub floor: f32,
+    /// The power of magnitudes, `0..=1`.
+    pub power: f32,
 }
 
 /// Log-mel spectrogram of one channel, `mels` channels and one row every `hop` samples (Whisper: Radford et al. 2022,

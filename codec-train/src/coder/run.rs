@@ -314,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn spectra_of_pieces_are_the_wholes() {
+        pieces_are_the_whole(
+            r#"[{"type": "stft", "n_fft": 20, "hop": 6, "floor": 0.1, "power": 0.3},
+                {"type": "linear", "name": "a", "input": 33, "output": 22, "bias": true},
+                {"type": "istft", "n_fft": 20, "hop": 6}]"#,
+            1,
+            1,
+            LENGTHS,
+        );
+    }
+
+    #[test]
     fn layers_that_see_everything_lie_between() {
         pieces_are_the_whole(
             r#"[{"type": "pad-end", "multiple": 6},

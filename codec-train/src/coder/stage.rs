@@ -111,6 +111,7 @@ impl Walk {
                 self.at(1, 1, 2 * l.n_fft as usize);
                 self.at(l.hop.into(), 1, 1);
             }
+            Layer::Stft(l) => self.at(1, l.hop.into(), 2 * l.n_fft as usize),
             Layer::LogMel(l) => {
                 self.at(1, l.hop.into(), 2 * l.n_fft as usize);
                 self.at(1, 1, l.mels as usize);
@@ -189,14 +190,10 @@ fn one(layer: &Layer, s: Rows) -> Rows {
     let both = |a: Rows, b: Rows| Rows { first: a.first, from: a.from.max(b.from), to: a.to.min(b.to) };
     match layer {
         Layer::Conv(l) => {
-            let (stride, left) = (i64::from(l.stride.max(1)), i64::from(l.padding.left));
             let reach = (i64::from(l.kernel) - 1) * i64::from(l.dilation) + 1;
-            Rows {
-                first: s.first / stride,
-                from: ceil(s.from + left, stride),
-                to: (s.to - reach + left).div_euclid(stride) + 1,
-            }
+            windows(s, reach, l.stride.max(1).into(), l.padding.left.into())
         }
+        Layer::Stft(l) => windows(s, l.n_fft.into(), l.hop.into(), i64::from(l.n_fft) - i64::from(l.hop)),
         Layer::ConvTranspose(l) => {
             let (stride, left) = (i64::from(l.stride), i64::from(l.trim_left));
             Rows {
@@ -223,6 +220,15 @@ fn one(layer: &Layer, s: Rows) -> Rows {
             })
             .unwrap_or(s),
         _ => s,
+    }
+}
+
+/// Rows of windows that reach over `reach` rows every `stride`, with `left` rows of padding.
+fn windows(s: Rows, reach: i64, stride: i64, left: i64) -> Rows {
+    Rows {
+        first: s.first / stride,
+        from: ceil(s.from + left, stride),
+        to: (s.to - reach + left).div_euclid(stride) + 1,
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Corpus {
     sums: Vec<f64>,
     fit: Fit,
     skipped: Skipped,
+    noise: Option<Box<Corpus>>,
     cache: Mutex<Cache>,
 }
 
@@ -111,7 +112,18 @@ impl Corpus {
             })
             .collect();
         let cache = Mutex::new(Cache { limit: cache / 4, ..Cache::default() });
-        Ok(Self { clips, sums, fit, skipped, cache })
+        Ok(Self { clips, sums, fit, skipped, noise: None, cache })
+    }
+
+    /// With files whose sound can be added to the others'.
+    #[must_use]
+    pub fn with_noise(self, noise: Corpus) -> Self {
+        Self { noise: Some(Box::new(noise)), ..self }
+    }
+
+    /// The files of noise.
+    pub fn noise(&self) -> Option<&Corpus> {
+        self.noise.as_deref()
     }
 
     /// The files, sorted by path.

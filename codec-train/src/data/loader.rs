@@ -11,6 +11,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use rubato::{Async, FixedAsync, PolynomialDegree, Resampler as _, audioadapter_buffers::direct::InterleavedSlice};
+
 use super::Corpus;
 use crate::{TrainError, net::Random};
 
@@ -27,9 +29,25 @@ pub struct Cut {
     pub gain_db: [f64; 2],
     /// A cut whose level is below this many decibels of full scale is drawn again, a few times.
     pub silence_db: f64,
+    /// Speed, uniform between these: pitch and tempo alike.
+    pub speed: [f64; 2],
+    /// Noise from the corpus' other files ([`Corpus::with_noise`]).
+    pub noise: Option<Noise>,
     /// Seed of all choices.
     pub seed: u64,
 }
+
+/// Noise that is added to items.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Part of the items that get it.
+    pub share: f64,
+    /// Level of the item over that of its noise in decibels, uniform between these.
+    pub snr_db: [f64; 2],
+}
+
+/// Samples beyond the end of an item that a resampler may need.
+const MORE: usize = 64;
 
 /// Some items, and where they come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +76,10 @@ impl Cut {
             let batches = index.wrapping_mul(parts as u64).wrapping_add(rank as u64);
             let number = batches.wrapping_mul(self.items as u64).wrapping_add(item as u64);
             let mut random = Random::new(self.seed, "cut", number);
-            let (clip, mut cut) = self.cut(corpus, &mut random)?;
+            let (clip, mut cut) = self.cut(corpus, self.speed_of(number), &mut random)?;
+            if let (Some(noise), Some(from)) = (self.noise, corpus.noise()) {
+                self.add(noise, from, number, &mut cut)?;
+            }
             let [low, high] = self.gain_db;
             let gain = 10_f64.powf((low + (high - low) * random.unit()) / 20.0) as f32;
             let peak = cut.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
@@ -72,8 +93,44 @@ impl Cut {
         Ok(batch)
     }
 
-    fn cut(&self, corpus: &Corpus, random: &mut Random) -> Result<(usize, Vec<f32>), TrainError> {
+    /// Samples that an item may need of a file.
+    pub fn longest(&self) -> usize {
+        if self.speed == [1.0; 2] { self.samples } else { self.resampled(self.speed[1]) }
+    }
+
+    fn needed(&self, speed: f64) -> usize {
+        if speed == 1.0 { self.samples } else { self.resampled(speed) }
+    }
+
+    fn resampled(&self, speed: f64) -> usize {
+        (self.samples as f64 * speed).ceil() as usize + MORE
+    }
+
+    // From random numbers of their own, so that what a cut is does not depend on whether it is changed.
+    fn speed_of(&self, number: u64) -> f64 {
+        let [low, high] = self.speed;
+        low + (high - low) * Random::new(self.seed, "speed", number).unit()
+    }
+
+    fn add(&self, noise: Noise, from: &Corpus, number: u64, cut: &mut [f32]) -> Result<(), TrainError> {
+        let mut random = Random::new(self.seed, "noise", number);
+        if random.unit() >= noise.share {
+            return Ok(());
+        }
+        let [low, high] = noise.snr_db;
+        let snr = low + (high - low) * random.unit();
+        let (_, sound) = self.cut(from, 1.0, &mut random)?;
+        let factor = ((energy(cut) / energy(&sound)).sqrt() * 10_f64.powf(-snr / 20.0)) as f32;
+        // Noise that is silent has no level.
+        if factor.is_finite() {
+            cut.iter_mut().zip(sound).for_each(|(x, n)| *x += factor * n);
+        }
+        Ok(())
+    }
+
+    fn cut(&self, corpus: &Corpus, speed: f64, random: &mut Random) -> Result<(usize, Vec<f32>), TrainError> {
         let channels = corpus.fit().channels;
+        let needed = self.needed(speed);
         let mut loudest: Option<(f64, usize, Vec<f32>)> = None;
         let mut last = None;
         for _ in 0..TRIES {
@@ -87,13 +144,13 @@ impl Cut {
                 }
             };
             let samples = corpus.clips()[clip].samples.min(signal.len() / channels);
-            let Some(room) = samples.checked_sub(self.samples) else {
+            let Some(room) = samples.checked_sub(needed) else {
                 last = Some((clip, format!("it has {samples} samples, fewer than its header says")));
                 continue;
             };
             let start = (place * (room + 1) as f64) as usize * channels;
-            let cut = &signal[start..start + self.samples * channels];
-            let power = cut.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / cut.len() as f64;
+            let cut = &signal[start..start + needed * channels];
+            let power = energy(cut) / cut.len() as f64;
             if loudest.as_ref().is_none_or(|(most, ..)| power > *most) {
                 loudest = Some((power, clip, cut.to_vec()));
             }
@@ -102,7 +159,7 @@ impl Cut {
             }
         }
         match (loudest, last) {
-            (Some((_, clip, cut)), _) => Ok((clip, cut)),
+            (Some((_, clip, cut)), _) => Ok((clip, self.at_speed(cut, corpus, clip, speed)?)),
             (None, last) => {
                 let (clip, reason) = last.unwrap_or_default();
                 let reason = format!("{reason}; {TRIES} files one after the other could not be used");
@@ -110,6 +167,35 @@ impl Cut {
             }
         }
     }
+
+    fn at_speed(&self, cut: Vec<f32>, corpus: &Corpus, clip: usize, speed: f64) -> Result<Vec<f32>, TrainError> {
+        if speed == 1.0 {
+            return Ok(cut);
+        }
+        // A polynomial through eight neighbours: what would be heard of it does not matter here, and its time does.
+        let channels = corpus.fit().channels;
+        let frames = cut.len() / channels;
+        let failed = |reason: String| TrainError::Data {
+            path: corpus.clips()[clip].path.clone(),
+            reason: format!("speed: {reason}"),
+        };
+        let degree = PolynomialDegree::Septic;
+        let resampler = Async::<f32>::new_poly(1.0 / speed, 1.0, degree, frames, channels, FixedAsync::Input);
+        let mut resampler = resampler.map_err(|e| failed(e.to_string()))?;
+        let room = resampler.output_frames_max();
+        let mut out = vec![0.0; room * channels];
+        let input = InterleavedSlice::new(&cut, channels, frames).map_err(|e| failed(e.to_string()))?;
+        let mut output = InterleavedSlice::new_mut(&mut out, channels, room).map_err(|e| failed(e.to_string()))?;
+        resampler.process_into_buffer(&input, &mut output, None).map_err(|e| failed(e.to_string()))?;
+        // Before the first sample it knows only silence.
+        out.drain(..resampler.output_delay() * channels);
+        out.resize(self.samples * channels, 0.0);
+        Ok(out)
+    }
+}
+
+fn energy(x: &[f32]) -> f64 {
+    x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum()
 }
 
 /// Makes batches in background threads and hands them out in order.

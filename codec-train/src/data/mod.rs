@@ -8,4 +8,4 @@ mod loader;
 mod tests;
 
 pub use corpus::{Clip, Corpus, Fit, Skipped};
-pub use loader::{Batch, Cut, Loader};
+pub use loader::{Batch, Cut, Loader, Noise};

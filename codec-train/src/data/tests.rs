@@ -25,7 +25,7 @@ fn ramp(file: usize, n: usize) -> Vec<f32> {
 }
 
 fn cut(items: usize, samples: usize) -> Cut {
-    Cut { items, part: (0, 1), samples, gain_db: [0.0, 0.0], silence_db: -60.0, seed: 3 }
+    Cut { items, part: (0, 1), samples, gain_db: [0.0, 0.0], silence_db: -60.0, speed: [1.0; 2], noise: None, seed: 3 }
 }
 
 #[test]
@@ -176,4 +176,54 @@ fn damaged_files_are_drawn_around() {
     let corpus = Corpus::open(folder.path(), FIT, 1000, 1 << 20).unwrap();
     let error = cut(1, 1000).batch(&corpus, 0).unwrap_err().to_string();
     assert!(error.contains("b.wav"), "{error}");
+}
+
+/// A tone is as much higher as it is faster, and as long as every item; with noise its level over that of the noise is kept to.
+#[test]
+fn items_are_made_faster_and_noisy() {
+    let (clean, noisy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tone: Vec<f32> = (0..16_000).map(|t| 0.3 * (t as f32 * 0.25).sin()).collect();
+    wav(&clean.path().join("a.wav"), 8000, &tone);
+    let hum: Vec<f32> = (0..8000).map(|t| if t % 2 == 0 { 0.01 } else { -0.01 }).collect();
+    wav(&noisy.path().join("n.wav"), 8000, &hum);
+    let open = |folder: &tempfile::TempDir| Corpus::open(folder.path(), FIT, 2000, 1 << 20).unwrap();
+    let plain = open(&clean);
+    let crossings = |x: &[f32]| x.windows(2).filter(|w| w[0] < 0.0 && w[1] >= 0.0).count() as f64;
+    for speed in [0.8, 1.0, 1.25] {
+        let cut = Cut { speed: [speed; 2], ..cut(1, 4000) };
+        let item = cut.batch(&plain, 0).unwrap().data;
+        assert_eq!(item.len(), 4000);
+        let expected = 4000.0 * 0.25 * speed / std::f64::consts::TAU;
+        assert!((crossings(&item) - expected).abs() <= 1.5, "{} for {expected}", crossings(&item));
+        assert!(cut.longest() >= (4000.0 * speed) as usize);
+    }
+    // A file that is just long enough is long enough for every speed.
+    let tight = tempfile::tempdir().unwrap();
+    let slower = Cut { speed: [0.9, 1.0], ..cut(20, 4000) };
+    wav(&tight.path().join("a.wav"), 8000, &tone[..slower.longest()]);
+    let corpus = Corpus::open(tight.path(), FIT, slower.longest(), 1 << 20).unwrap();
+    assert_eq!(slower.batch(&corpus, 0).unwrap().data.len(), 80_000);
+
+    let silence = tempfile::tempdir().unwrap();
+    wav(&silence.path().join("n.wav"), 8000, &[0.0; 8000]);
+    let corpus = open(&clean).with_noise(open(&silence));
+    let noise = Some(Noise { share: 1.0, snr_db: [6.0, 12.0] });
+    let unchanged = Cut { noise, ..cut(4, 2000) }.batch(&corpus, 0).unwrap().data;
+    assert_eq!(unchanged, cut(4, 2000).batch(&corpus, 0).unwrap().data);
+
+    let corpus = open(&clean).with_noise(open(&noisy));
+    let power = |x: &[f32]| x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    let mut changed = 0;
+    for index in 0..40 {
+        let noise = Some(Noise { share: 0.5, snr_db: [6.0, 12.0] });
+        let before = cut(1, 2000).batch(&corpus, index).unwrap().data;
+        let after = Cut { noise, ..cut(1, 2000) }.batch(&corpus, index).unwrap().data;
+        let added: Vec<f32> = before.iter().zip(&after).map(|(a, b)| b - a).collect();
+        if power(&added) > 0.0 {
+            let snr = 10.0 * (power(&before) / power(&added)).log10();
+            assert!((5.9..12.1).contains(&snr), "{snr}");
+            changed += 1;
+        }
+    }
+    assert!((12..28).contains(&changed), "{changed} of 40");
 }

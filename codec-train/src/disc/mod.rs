@@ -11,10 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Store, TrainError, Vars, cpu,
-    cpu::{
-        layers::{Function, pointwise},
-        spectrum::image,
-    },
+    cpu::layers::{Function, pointwise},
     loss::{Ends, Judged, Spectrogram},
     net::{Random, conv_bound},
 };
@@ -82,7 +79,19 @@ pub enum DiscriminatorSpec {
         #[serde(default = "dac_bands")]
         bands: Vec<[f64; 2]>,
     },
+    /// Complex spectrograms of several resolutions whose bins are channels, seen along time only: dense products, a small
+    /// part of what images cost, which is for training on a processor. Magnitudes are raised to 0.3.
+    MultiFrame {
+        /// Samples in a window.
+        windows: Vec<usize>,
+        /// Channels of every layer.
+        channels: usize,
+    },
 }
+
+/// The power to which frames' magnitudes are raised, and the power of magnitudes that counts as silence.
+const FRAME_POWER: f32 = 0.3;
+const FRAME_SILENCE: f32 = 1e-6;
 
 /// The bands of DAC.
 pub fn dac_bands() -> Vec<[f64; 2]> {
@@ -98,6 +107,8 @@ enum Look {
     Period(usize),
     /// As spectra, cut into bands of bins.
     Spectrum { spectrogram: Spectrogram, bands: Vec<[usize; 2]> },
+    /// As spectra whose bins are channels.
+    Frames(Spectrogram),
 }
 
 /// A discriminator: a look, a stack for each band of it, and one last convolution.
@@ -139,6 +150,11 @@ impl Discriminators {
                 DiscriminatorSpec::MultiBand { windows, channels: width, bands } => {
                     for (i, window) in windows.iter().enumerate() {
                         list.add_bands(&format!("{prefix}.{i}"), channels, *window, *width, bands);
+                    }
+                }
+                DiscriminatorSpec::MultiFrame { windows, channels: width } => {
+                    for (i, window) in windows.iter().enumerate() {
+                        list.add_frames(&format!("{prefix}.{i}"), channels, *window, *width);
                     }
                 }
             }
@@ -217,6 +233,19 @@ impl Discriminators {
         });
     }
 
+    fn add_frames(&mut self, name: &str, channels: usize, window: usize, width: usize) {
+        let stack = [1, 1, 2, 4].map(|d| StackLayer { dilation: [1, d], ..layer(width, [1, 3]) }).to_vec();
+        let spectrogram = Spectrogram::new(window, window / 4, window, Ends::Whole, Spectrogram::unit_energy(window));
+        self.0.push(Discriminator {
+            name: name.to_owned(),
+            input: 2 * channels * spectrogram.bins(),
+            look: Look::Frames(spectrogram),
+            stack,
+            post: layer(1, [1, 3]),
+            slope: 0.2,
+        });
+    }
+
     /// First values of all tensors, under weight norm: uniform on `±1 / sqrt(fan in)`.
     ///
     /// # Errors
@@ -238,7 +267,7 @@ impl Discriminators {
         let one = |d: &Discriminator| match &d.look {
             Look::Wave { halvings } => 4 << halvings,
             Look::Period(period) => 2 * period,
-            Look::Spectrum { spectrogram, .. } => spectrogram.shortest(),
+            Look::Spectrum { spectrogram, .. } | Look::Frames(spectrogram) => spectrogram.shortest(),
         };
         self.0.iter().map(one).max().unwrap_or(1)
     }
@@ -338,20 +367,20 @@ impl Look {
                 vec![x.reshape([batch, channels, (samples + more) / period, *period])]
             }
             Self::Spectrum { spectrogram, bands } => {
-                let bins = spectrogram.bins();
-                if let Some(image) = image(spectrogram.frames(), &x) {
-                    return match bands.as_slice() {
-                        [[0, all]] if *all == bins => vec![image],
-                        bands => bands.iter().map(|[low, high]| image.clone().slice_dim(3, *low..*high)).collect(),
-                    };
+                let image = spectrogram.image(x);
+                match bands.as_slice() {
+                    [[0, all]] if *all == spectrogram.bins() => vec![image],
+                    bands => bands.iter().map(|[low, high]| image.clone().slice_dim(3, *low..*high)).collect(),
                 }
-                let spectra = spectrogram.complex(x.reshape([batch * channels, samples]));
-                let frames = spectra.dims()[1];
-                let part = |from: usize| {
-                    spectra.clone().slice_dim(2, from..from + bins).reshape([batch, channels, frames, bins])
-                };
-                let image = Tensor::cat(vec![part(0), part(bins)], 1);
-                bands.iter().map(|[low, high]| image.clone().slice_dim(3, *low..*high)).collect()
+            }
+            Self::Frames(spectrogram) => {
+                let image = spectrogram.image(x);
+                let [_, parts, frames, bins] = image.dims();
+                let [re, im] = [0..channels, channels..parts].map(|part| image.clone().slice_dim(1, part));
+                let power = (re.clone().square() + im.clone().square()).add_scalar(FRAME_SILENCE);
+                let factor = power.log().mul_scalar(0.5 * (FRAME_POWER - 1.0)).exp();
+                let image = Tensor::cat(vec![re * factor.clone(), im * factor], 1).swap_dims(2, 3);
+                vec![image.reshape([batch, parts * bins, 1, frames])]
             }
         }
     }

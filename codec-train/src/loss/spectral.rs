@@ -111,6 +111,21 @@ impl Spectrogram {
         cut.matmul(Tensor::from_data(basis, &x.device())).reshape([signals, frames, 2 * self.bins()])
     }
 
+    /// `[batch, channels, samples]` to `[batch, 2 * channels, frames, bins]`: the channels' real parts, then their imaginary
+    /// parts.
+    pub fn image(&self, x: Tensor<3>) -> Tensor<4> {
+        if let Some(image) = spectrum::image(self.frames(), &x) {
+            return image;
+        }
+        let [batch, channels, samples] = x.dims();
+        let bins = self.bins();
+        let spectra = self.complex(x.reshape([batch * channels, samples]));
+        let frames = spectra.dims()[1];
+        let part =
+            |from: usize| spectra.clone().slice_dim(2, from..from + bins).reshape([batch, channels, frames, bins]);
+        Tensor::cat(vec![part(0), part(bins)], 1)
+    }
+
     /// Magnitudes, `[signals, frames, bins]`, of powers raised to `floor` where they are less.
     pub fn magnitude(&self, x: Tensor<2>, floor: f32) -> Tensor<3> {
         let spectrum = self.complex(x);

@@ -15,7 +15,7 @@ use codec_core::spec::{self, Activation, Layer};
 pub use init::initialise;
 pub(crate) use init::{Random, conv_bound};
 use log_mel::LogMel;
-use spectral::InverseStft;
+use spectral::{CausalStft, InverseStft};
 
 use crate::{
     TrainError, Vars,
@@ -32,6 +32,7 @@ pub struct Network {
     /// Inverse transforms by length and hop.
     transforms: BTreeMap<(u32, u32), InverseStft>,
     spectrograms: Vec<LogMel>,
+    spectra: Vec<CausalStft>,
 }
 
 impl Network {
@@ -40,9 +41,41 @@ impl Network {
     /// # Errors
     /// [`TrainError::Untrainable`], which names the first that cannot.
     pub fn new(layers: &[Layer]) -> Result<Self, TrainError> {
-        let mut network = Self { layers: layers.to_vec(), transforms: BTreeMap::new(), spectrograms: Vec::new() };
-        check(layers, &mut network.transforms, &mut network.spectrograms)?;
+        let mut network =
+            Self { layers: Vec::new(), transforms: BTreeMap::new(), spectrograms: Vec::new(), spectra: Vec::new() };
+        network.prepare(layers)?;
+        network.layers = layers.to_vec();
         Ok(network)
+    }
+
+    /// Checks `layers` and plans their transforms.
+    fn prepare(&mut self, layers: &[Layer]) -> Result<(), TrainError> {
+        for layer in layers {
+            if let Some((layer, kind, reason)) = refusal(layer) {
+                return Err(TrainError::Untrainable { layer, kind, reason });
+            }
+            match layer {
+                Layer::Residual(l) => {
+                    self.prepare(&l.body)?;
+                    self.prepare(&l.shortcut)?;
+                }
+                Layer::Parallel(l) => {
+                    for branch in &l.branches {
+                        self.prepare(&branch.body)?;
+                        self.prepare(&branch.then)?;
+                    }
+                }
+                Layer::LogMel(l) if !self.spectrograms.iter().any(|s| s.is(l)) => {
+                    self.spectrograms.push(LogMel::new(l));
+                }
+                Layer::Stft(l) if !self.spectra.iter().any(|s| s.is(l)) => self.spectra.push(CausalStft::new(l)),
+                Layer::Istft(l) => {
+                    self.transforms.entry((l.n_fft, l.hop)).or_insert_with(|| InverseStft::new(l));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The output of a signal, as the engine gives it for the whole signal.
@@ -124,6 +157,10 @@ impl Network {
                 let spectrogram = self.spectrograms.iter().find(|s| s.is(l));
                 spectrogram.ok_or_else(|| TrainError::NoTensor("log-mel".into()))?.forward(x)?
             }
+            Layer::Stft(l) => {
+                let spectrum = self.spectra.iter().find(|s| s.is(l));
+                spectrum.ok_or_else(|| TrainError::NoTensor("stft".into()))?.forward(x)
+            }
             Layer::Quantize { .. } | Layer::Dequantize { .. } => {
                 let (layer, kind, reason) = refusal(layer).unwrap_or_default();
                 return Err(TrainError::Untrainable { layer, kind, reason });
@@ -158,36 +195,6 @@ fn refusal(layer: &Layer) -> Option<(String, &'static str, &'static str)> {
         _ => return None,
     };
     Some((name.to_owned(), kind, reason))
-}
-
-fn check(
-    layers: &[Layer],
-    transforms: &mut BTreeMap<(u32, u32), InverseStft>,
-    spectrograms: &mut Vec<LogMel>,
-) -> Result<(), TrainError> {
-    for layer in layers {
-        if let Some((layer, kind, reason)) = refusal(layer) {
-            return Err(TrainError::Untrainable { layer, kind, reason });
-        }
-        match layer {
-            Layer::Residual(l) => {
-                check(&l.body, transforms, spectrograms)?;
-                check(&l.shortcut, transforms, spectrograms)?;
-            }
-            Layer::Parallel(l) => {
-                for branch in &l.branches {
-                    check(&branch.body, transforms, spectrograms)?;
-                    check(&branch.then, transforms, spectrograms)?;
-                }
-            }
-            Layer::LogMel(l) if !spectrograms.iter().any(|s| s.is(l)) => spectrograms.push(LogMel::new(l)),
-            Layer::Istft(l) => {
-                transforms.entry((l.n_fft, l.hop)).or_insert_with(|| InverseStft::new(l));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn activate(a: &Activation, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {

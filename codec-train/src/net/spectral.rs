@@ -1,13 +1,13 @@
-//! Spectra to samples.
+//! Samples to spectra and back.
 
 use std::f64::consts::PI;
 
 use burn::tensor::{Tensor, TensorData};
-use codec_core::spec::Istft;
+use codec_core::spec::{Istft, Stft};
 
 use crate::{
     cpu::spectrum::{Frames, synthesise},
-    loss::Ends,
+    loss::{Ends, Spectrogram},
 };
 
 /// An inverse short-time Fourier transform as a matrix product and shifted sums, so that its gradient is one too.
@@ -89,5 +89,44 @@ impl InverseStft {
             sum[f * self.hop..].iter_mut().zip(&self.window).for_each(|(s, w)| *s += w * w);
         }
         sum[cut..].iter().take(frames * self.hop).map(|s| (1.0 / s) as f32).collect()
+    }
+}
+
+/// A short-time Fourier transform that looks back, as levels and compressed values.
+#[derive(Clone, Debug)]
+pub(super) struct CausalStft {
+    spec: Stft,
+    transform: Spectrogram,
+}
+
+impl CausalStft {
+    pub fn new(l: &Stft) -> Self {
+        let n = l.n_fft as usize;
+        Self { spec: *l, transform: Spectrogram::new(n, l.hop as usize, n, Ends::Whole, 1.0) }
+    }
+
+    pub fn is(&self, l: &Stft) -> bool {
+        self.spec == *l
+    }
+
+    /// `[batch, 1, samples]` to `[batch, 3 bins, rows]`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, _, samples] = x.dims();
+        let (n, hop) = (self.spec.n_fft as usize, self.spec.hop as usize);
+        let rows = samples.div_ceil(hop);
+        if rows == 0 {
+            return Tensor::zeros([batch, 3 * self.transform.bins(), 0], &x.device());
+        }
+        let zeros = |count: usize| Tensor::<3>::zeros([batch, 1, count], &x.device());
+        let padded = [zeros(n - hop), x.clone(), zeros(rows * hop - samples)];
+        let padded = Tensor::cat(padded.into_iter().filter(|part| part.dims()[2] > 0).collect(), 2);
+        let spectrum = self.transform.image(padded);
+        let parts = [0, 1].map(|part| spectrum.clone().slice_dim(1, part..part + 1).squeeze_dim::<3>(1));
+        let [re, im] = parts.clone();
+        let power = (re.square() + im.square()).add_scalar(self.spec.floor * self.spec.floor);
+        let nepers = power.log().mul_scalar(0.5);
+        let factor = nepers.clone().mul_scalar(self.spec.power - 1.0).exp();
+        let [re, im] = parts.map(|part| part * factor.clone());
+        Tensor::cat(vec![nepers.mul_scalar(std::f32::consts::LOG10_E), re, im], 2).swap_dims(1, 2)
     }
 }

@@ -117,10 +117,12 @@ impl Trainer {
         let trainer = Self::prepare(group.clone(), recipe, recipe_path, data, run, device);
         let mut trainer = together(&*group, trainer)?;
         // Only what decides the items: paths may differ between machines.
-        let clips = trainer.corpus.clips().iter();
+        let noise = trainer.corpus.noise().map(Corpus::clips).unwrap_or_default();
+        let clips = trainer.corpus.clips().iter().chain(noise);
         let clips = clips.flat_map(|c| (c.samples as u64).to_le_bytes().into_iter().chain(c.weight.to_le_bytes()));
         let mut plan = trainer.recipe.clone();
         (plan.model.model, plan.model.spec) = (None, None);
+        plan.data.noise.iter_mut().for_each(|noise| noise.data.clear());
         let recipe = serde_json::to_string(&plan);
         let spec = serde_json::to_string(trainer.codec.spec());
         group::same(&*group, "the recipe", group::digest(recipe.unwrap_or_default().into_bytes()))?;
@@ -174,7 +176,12 @@ impl Trainer {
         }
         let choices = choices(&recipe, &codec, &error)?;
         let cache = recipe.data.cache_mib.saturating_mul(1 << 20);
-        let corpus = Arc::new(Corpus::open(data, recipe.fit(&spec), cut.samples, cache)?);
+        let fit = recipe.fit(&spec);
+        let mut corpus = Corpus::open(data, fit, cut.longest(), cache)?;
+        if let Some(noise) = &recipe.data.noise {
+            corpus = corpus.with_noise(Corpus::open(&noise.data, fit, cut.samples, cache)?);
+        }
+        let corpus = Arc::new(corpus);
         let mut weights = match &model {
             Some(model) => codec.load(model, device)?,
             None => codec.initialise(device, recipe.seed)?,
@@ -471,6 +478,17 @@ impl Trainer {
         self.judges = take("judges", &self.judges)?;
         if let Some(average) = &self.average {
             self.average = Some(take("average", average)?);
+        }
+        for (prefix, store, optimizer) in
+            [("codec", &self.weights, &self.optimizer), ("judges", &self.judges, &self.judge_optimizer)]
+        {
+            let whole = |name: &str, second: bool| {
+                second || store.get(name).is_some_and(|entry| optimizer.by_muon(name, &entry.shape))
+            };
+            let lost = moments.get(prefix).into_iter().flatten().find(|(name, m)| !whole(name, m.second.is_some()));
+            if let Some((name, _)) = lost {
+                return Err(bad(format!("it has no second moment of `{name}`, which is not Muon's by the recipe")));
+            }
         }
         self.optimizer.set_moments(moments.remove("codec").unwrap_or_default());
         self.judge_optimizer.set_moments(moments.remove("judges").unwrap_or_default());

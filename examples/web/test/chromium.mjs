@@ -41,7 +41,8 @@ export class Chromium {
       "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
       `--user-data-dir=${this.#profile}`, "about:blank",
     ];
-    this.#child = spawn(program, flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+    // A group of its own: the browser's helpers end with it.
+    this.#child = spawn(program, flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"], detached: true });
     this.#child.on("exit", (code) => {
       for (const { reject } of this.#waiting.values()) reject(new Error(`${program} ended with ${code}`));
     });
@@ -115,8 +116,15 @@ export class Chromium {
 
   async close() {
     const ended = new Promise((resolve) => this.#child.once("exit", resolve));
-    this.#child.kill();
+    process.kill(-this.#child.pid, "SIGKILL");
     await ended;
-    fs.rmSync(this.#profile, { recursive: true, force: true, maxRetries: 5 });
+    // Helpers that are just ending may still write into the profile. What is left of it says nothing about the page.
+    for (let tries = 0; tries < 50 && fs.existsSync(this.#profile); tries += 1) {
+      try {
+        fs.rmSync(this.#profile, { recursive: true, force: true });
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    }
   }
 }

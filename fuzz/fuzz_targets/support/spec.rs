@@ -195,6 +195,13 @@ impl Grower<'_, '_> {
                 *channels = 1;
                 Layer::Istft(Istft { n_fft, hop: self.number(1, n_fft.saturating_sub(1).max(1))? })
             }
+            19 if !keep && c == 1 && self.yes()? => {
+                let n_fft = *self.bytes.choose(&[2, 4, 6, 12, 16])?;
+                *channels = 3 * (n_fft / 2 + 1);
+                let (hop, floor) = (self.number(1, n_fft)?, self.float()?);
+                let power = f32::from(self.bytes.int_in_range(0..=4u8)?) / 4.0;
+                Layer::Stft(Stft { n_fft, hop, floor, power })
+            }
             19 if !keep && c == 1 => {
                 let n_fft = *self.bytes.choose(&[2, 4, 6, 12, 16])?;
                 *channels = self.number(1, 5)?;
@@ -366,6 +373,7 @@ fn rate(layers: &[Layer]) -> (u64, u64) {
         Layer::ConvTranspose(l) => (up.saturating_mul(l.stride.into()), down),
         Layer::Istft(l) => (up.saturating_mul(l.hop.into()), down),
         Layer::LogMel(l) => (up, down.saturating_mul(l.hop.into())),
+        Layer::Stft(l) => (up, down.saturating_mul(l.hop.into())),
         _ => (up, down),
     })
 }

@@ -82,6 +82,41 @@ impl Builder<'_> {
         Ok(Cur { buffer: layer.dst, channels: mels, owned: true })
     }
 
+    pub(super) fn stft(&mut self, l: &spec::Stft, cur: Cur) -> Result<Cur, BuildError> {
+        let n = transform("an STFT", l.n_fft)?;
+        check("an STFT", "hop", l.hop, 1, l.n_fft)?;
+        let square = l.floor * l.floor;
+        if !(l.floor > 0.0 && (f32::MIN_POSITIVE..=f32::MAX).contains(&square) && (0.0..=1.0).contains(&l.power)) {
+            return Err(spec_error(
+                "",
+                format!(
+                    "an STFT has a floor of 1.1e-19 to 1.8e19 and a power of 0 to 1, not {} and {}",
+                    l.floor, l.power
+                ),
+            ));
+        }
+        self.channels("an STFT", 1, cur)?;
+        let (hop, channels) = (l.hop as usize, 3 * (n / 2 + 1));
+        let (table, window) = self.fourier(n);
+        let frames = Window { span: n, stride: hop, left: n - hop, right: 0, pad: Pad::Zero, complete: true };
+        let (floor, power) = (l.floor, l.power);
+        let mut layer = StftLayer { src: cur.buffer, dst: 0, tmp: 0, frames, floor, power, table, window };
+        let t = self.timing[cur.buffer];
+        let timing = Timing {
+            rows: rate("an STFT", t.rows, hop, 1)?,
+            ahead: t.ahead,
+            field: t.field + (n - 1) as f64 * t.step(),
+            lag: t.lag.saturating_add(n),
+        };
+        self.reserve(cur.buffer, frames.head(), frames.tail());
+        layer.dst = self.buffer(channels, timing);
+        layer.tmp = self.temporary(1, Some(layer.tmp_len()));
+        let state = frames.history();
+        self.note(format!("stft {n} hop {hop}"), "", 0, 0.0, &timing, state);
+        self.op(Kind::Stft(layer), state, 0);
+        Ok(Cur { buffer: layer.dst, channels, owned: true })
+    }
+
     pub(super) fn noise(&mut self, l: &spec::Noise, cur: Cur) -> Result<Cur, BuildError> {
         check(&l.name, "channels", l.channels, 1, MAX_CHANNELS)?;
         self.channels(&l.name, l.channels, cur)?;
