@@ -1,8 +1,13 @@
 //! Other backends against burn's own on the processor: a small network, forward and backward.
 #![cfg(any(feature = "ndarray", feature = "wgpu"))]
 
+#[cfg(feature = "wgpu")]
+mod bench;
+
 use std::collections::BTreeMap;
 
+#[cfg(feature = "wgpu")]
+use burn::tensor::FloatDType;
 use burn::tensor::{Device, Tensor, TensorData};
 use codec_core::spec::{Layer, layer_tensors};
 use codec_train::{Store, Tracking, device, net::Network};
@@ -75,4 +80,56 @@ fn ndarray() {
 #[test]
 fn gpu() {
     equal(&device::open("gpu").unwrap());
+}
+
+/// Everything of a step on a graphics card, with a balancer and discriminators: single precision trains as on the processor, but for
+/// rounding, and so does half precision where the adapter has it. A run in one goes on in the other.
+#[cfg(feature = "wgpu")]
+#[test]
+fn training() {
+    use std::sync::atomic::AtomicBool;
+
+    let bench = bench::Bench::new();
+    let gpu = device::open("gpu").unwrap();
+    let recipe = |precision: &str| {
+        let run = format!("steps = 8\ncheckpoint_every = 8\nprecision = \"{precision}\"");
+        bench.recipe(|r| {
+            let r = r
+                .replace("accumulate = 2", "accumulate = 1")
+                .replace("discriminator_start = 6", "discriminator_start = 2");
+            r.replace("steps = 20", &run)
+                .replace("\ncheckpoint_every = 10", "")
+                .replace("validate_every = 10", "validate_every = 8")
+        })
+    };
+    let losses = |device: &Device, name: &str, precision: &str| {
+        let mut all = Vec::new();
+        let mut trainer = bench.open_on(device, &recipe(precision), name).unwrap();
+        trainer.run(&AtomicBool::new(false), |report, _| all.push(report.losses.clone())).unwrap();
+        all
+    };
+    let expected = losses(&device::cpu(), "cpu", "f32");
+    assert!(expected[7].contains_key("features"));
+    let near = |got: &[BTreeMap<String, f64>], names: &[&str], tolerance: f64| {
+        for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            for (name, expected) in expected.iter().filter(|(name, _)| names.contains(&name.as_str())) {
+                let off = (got[name] - expected).abs() / expected.abs().max(1e-3);
+                assert!(off <= tolerance, "step {step}, {name}: {} for {expected}", got[name]);
+            }
+        }
+    };
+    let output = ["mel", "stft", "waveform_l1", "features", "adversarial"];
+    near(&losses(&gpu, "gpu", "f32"), &[&output[..], &["commitment", "discriminators"]].concat(), 2e-4);
+    for (precision, dtype) in [("f16", FloatDType::F16), ("bf16", FloatDType::BF16)] {
+        if gpu.supports_dtype(dtype) {
+            near(&losses(&gpu, precision, precision), &output, 0.05);
+        } else {
+            let error = bench.open_on(&gpu, &recipe(precision), precision).err().unwrap().to_string();
+            assert!(error.contains("run.precision"), "{error}");
+            eprintln!("{precision}: {error}");
+        }
+    }
+    // On the processor, from the card's last checkpoint.
+    let trainer = bench.open(&recipe("f32"), "gpu").unwrap();
+    assert_eq!(trainer.step(), 8);
 }

@@ -5,6 +5,7 @@
 
 use std::{fs, path::PathBuf};
 
+use burn::tensor::Device;
 use codec_train::{TrainError, device, recipe::Recipe, trainer::Trainer};
 
 /// A codec that trains in moments: 8 kHz, a hop of 8, two codebooks.
@@ -123,6 +124,10 @@ impl Bench {
     }
 
     pub fn open(&self, recipe: &Recipe, run: &str) -> Result<Trainer, TrainError> {
-        Trainer::open(recipe.clone(), &self.path("recipe.toml"), &self.path("data"), &self.path(run), &device::cpu())
+        self.open_on(&device::cpu(), recipe, run)
+    }
+
+    pub fn open_on(&self, device: &Device, recipe: &Recipe, run: &str) -> Result<Trainer, TrainError> {
+        Trainer::open(recipe.clone(), &self.path("recipe.toml"), &self.path("data"), &self.path(run), device)
     }
 }
