@@ -59,16 +59,9 @@ pub enum TrainError {
         /// What there is.
         known: Vec<&'static str>,
     },
-    /// A device without the recipe's precision.
-    #[error(
-        "{device} does not compute in {dtype:?}: leave `run.precision` out of the recipe, or take another --device"
-    )]
-    Precision {
-        /// The device.
-        device: String,
-        /// What it does not have.
-        dtype: burn::tensor::DType,
-    },
+    /// The recipe's precision is none of the device's.
+    #[error("the device does not compute in {0:?}: leave `run.precision` out of the recipe, or take another --device")]
+    Precision(burn::tensor::DType),
     /// Reading, planning or running a model failed.
     #[error(transparent)]
     Codec(#[from] codec::Error),

@@ -24,6 +24,7 @@ impl Default for Budget {
 
 /// A signal between two stages.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are as many as files, and a tensor is a handle of that size")]
 pub(super) enum Signal {
     /// Interleaved.
     Host { values: Vec<f32>, channels: usize },

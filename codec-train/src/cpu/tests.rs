@@ -28,11 +28,11 @@ fn near(what: &str, a: &[f32], b: &[f32]) {
     }
 }
 
+/// Takes a leaf's gradient.
+type Leaf<'a> = &'a dyn Fn(&burn::tensor::Gradients) -> Vec<f32>;
+
 /// Values and gradients of a sum that weighs every element differently.
-fn graded<const D: usize, const E: usize>(
-    y: Tensor<D>,
-    leaves: [&dyn Fn(&burn::tensor::Gradients) -> Vec<f32>; E],
-) -> Vec<Vec<f32>> {
+fn graded<const D: usize, const E: usize>(y: Tensor<D>, leaves: [Leaf<'_>; E]) -> Vec<Vec<f32>> {
     let shape = y.dims();
     let weights = Tensor::from_data(TensorData::new(values("weights", shape.iter().product()), shape), &y.device());
     let out = host(y.clone());

@@ -162,7 +162,7 @@ impl Trainer {
         let error = |reason: String| TrainError::Recipe { path: recipe_path.to_path_buf(), reason };
         let dtype = recipe.run.precision.dtype().into();
         if !device.supports_dtype(dtype) {
-            return Err(TrainError::Precision { device: format!("{device:?}"), dtype });
+            return Err(TrainError::Precision(dtype));
         }
         if spec.encoder.is_none() || spec.decoder.is_none() {
             return Err(error(format!(
@@ -449,8 +449,8 @@ impl Trainer {
         stores.extend(self.average.as_ref().map(|store| ("average", store)));
         let moments = vec![("codec", self.optimizer.moments()), ("judges", self.judge_optimizer.moments())];
         checkpoint::write(&path, state, &Contents { stores, moments }).map_err(|e| {
-            let older = checkpoint::list(&self.run).into_iter().map(|(_, older)| older);
-            let stands = older.filter(|older| *older != path && older.is_file()).next_back().map_or_else(
+            let mut older = checkpoint::list(&self.run).into_iter().map(|(_, older)| older);
+            let stands = older.rfind(|older| *older != path && older.is_file()).map_or_else(
                 || "there is no earlier one".to_owned(),
                 |older| format!("{} stands, and the same command goes on from it", older.display()),
             );
