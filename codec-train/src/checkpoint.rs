@@ -32,7 +32,7 @@ pub(crate) struct State {
     pub spec: String,
     /// Averages of the loss balancer.
     pub balancer: BTreeMap<String, (f64, f64)>,
-    /// What losses are multiplied by in half precision, and for how many steps.
+    /// What losses are multiplied by where products are in `f16`, and for how many steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<(f64, u64)>,
     /// Steps of each tensor's moments, by the prefix of the optimiser and the tensor.

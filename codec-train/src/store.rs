@@ -22,7 +22,8 @@ pub enum Tracking {
 }
 
 /// In what the operands of products are multiplied: of convolutions and linear layers. Everything else has single precision:
-/// weights, what an optimiser keeps, LSTMs, normalisations, codebooks, spectra, and losses (Micikevicius et al. 2018).
+/// weights, what an optimiser keeps, LSTMs, attention's scores, normalisations, the quantizer, spectra, and losses
+/// (Micikevicius et al. 2018).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

@@ -74,9 +74,10 @@ impl Balancer {
                 *sum = *sum * self.decay + norm;
                 *count = *count * self.decay + 1.0;
             }
-            // Not zero by zero, where the first norm was not finite.
-            let average = if *count > 0.0 { *sum / *count } else { 1.0 };
-            parts.push((weight, average, gradient));
+            let average = *sum / *count;
+            // What is not finite must not be lost, whatever was before: the step is left out for it.
+            let divisor = if norm.is_finite() || average > 0.0 { average } else { 1.0 };
+            parts.push((weight, divisor, gradient));
         }
         let all: f32 = parts.iter().map(|(weight, ..)| weight).sum();
         let scaled = parts

@@ -46,7 +46,7 @@ pub struct StepReport {
     pub losses: BTreeMap<String, f64>,
     /// Norms of the gradients: of the codec, of the discriminators, and with a balancer of each loss at the output.
     pub gradient_norms: BTreeMap<String, f64>,
-    /// In half precision, what losses were multiplied by for their gradients.
+    /// With products in `f16`, what losses were multiplied by for their gradients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
     /// Learning rate of the codec.

@@ -9,7 +9,7 @@ const MOST: f64 = 16_777_216.0;
 
 /// What losses are multiplied by before their gradients are computed, and gradients divided by afterwards, so that small ones
 /// are not zero in half precision (Micikevicius et al. 2018, section 3.2). The scale follows the gradients: an overflow
-/// halves it, and the step is left out. Always a power of two, so that in itself it rounds nothing.
+/// halves it, and weights stay for that step. Always a power of two, so that in itself it rounds nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LossScale {
     scale: f64,
@@ -32,7 +32,7 @@ impl LossScale {
     /// left out as long as the scale has room to fall.
     pub fn step(&mut self, finite: bool) -> bool {
         if finite {
-            self.good += 1;
+            self.good = self.good.saturating_add(1);
             if self.moves && self.good >= PATIENCE && self.scale < MOST {
                 (self.scale, self.good) = (self.scale * 2.0, 0);
             }
@@ -50,7 +50,8 @@ impl LossScale {
 
     /// From a checkpoint. One that was written in another precision has none.
     pub fn set_state(&mut self, state: Option<(f64, u64)>) {
-        if let Some((scale, good)) = state.filter(|(scale, _)| self.moves && (1.0..=MOST).contains(scale)) {
+        let possible = |scale: f64| (1.0..=MOST).contains(&scale) && scale.log2().fract() == 0.0;
+        if let Some((scale, good)) = state.filter(|(scale, _)| self.moves && possible(*scale)) {
             (self.scale, self.good) = (scale, good);
         }
     }
@@ -86,9 +87,11 @@ mod tests {
         other.set_state(scale.state());
         assert_eq!(other, scale);
         // A run in single precision that goes on in half precision, and what no scale can be.
-        for state in [None, Some((f64::NAN, 0)), Some((0.5, 0))] {
+        for state in [None, Some((f64::NAN, 0)), Some((0.5, 0)), Some((3.0, 0)), Some((2.0 * MOST, 0))] {
             other.set_state(state);
             assert_eq!(other, scale);
         }
+        other.set_state(Some((MOST, u64::MAX)));
+        assert!(other.step(true) && other.scale() == MOST as f32);
     }
 }

@@ -43,6 +43,7 @@ export class Chromium {
     ];
     // A group of its own: the browser's helpers end with it.
     this.#child = spawn(program, flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"], detached: true });
+    process.once("SIGINT", () => this.close().then(() => process.exit(130)));
     this.#child.on("exit", (code) => {
       for (const { reject } of this.#waiting.values()) reject(new Error(`${program} ended with ${code}`));
     });
@@ -116,8 +117,10 @@ export class Chromium {
 
   async close() {
     const ended = new Promise((resolve) => this.#child.once("exit", resolve));
-    process.kill(-this.#child.pid, "SIGKILL");
-    await ended;
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      process.kill(-this.#child.pid, "SIGKILL");
+      await ended;
+    }
     // Helpers that are just ending may still write into the profile. What is left of it says nothing about the page.
     for (let tries = 0; tries < 50 && fs.existsSync(this.#profile); tries += 1) {
       try {
