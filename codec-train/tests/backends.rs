@@ -122,7 +122,10 @@ fn training() {
     near(&losses(&gpu, "gpu", "f32"), 0, &[&output[..], &["commitment", "discriminators"]].concat(), 2e-4);
     for (precision, dtype) in [("f16", FloatDType::F16), ("bf16", FloatDType::BF16)] {
         if gpu.supports_dtype(dtype) {
-            near(&losses(&gpu, precision, precision), 0, &output, 0.05);
+            // The first step's losses; which steps are left out on the way to a scale that fits is the adapter's.
+            let got = losses(&gpu, precision, precision);
+            near(&got[..1], 0, &output, 0.02);
+            assert!(got.len() == 8 && got.iter().flat_map(|l| l.values()).all(|v| v.is_finite()));
         } else {
             let error = bench.open_on(&gpu, &recipe(precision), precision).err().unwrap().to_string();
             assert!(error.contains("run.precision"), "{error}");
