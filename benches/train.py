@@ -81,10 +81,10 @@ class Nano(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Conv1d(483, 160, 1)
-        self.encoder = nn.Sequential(Norm(160, eps=1e-6), *[Block() for _ in range(4)], Norm(160, eps=1e-6), Causal(160, 24, 4, 2))
-        self.quantizer = Residual(12, 1024, 24)
-        self.decoder = nn.Sequential(Causal(24, 160, 3), nn.ConvTranspose1d(160, 160, 2, 2), Norm(160, eps=1e-6),
-                                     *[Block(ahead=int(i == 0)) for i in range(4)], Norm(160, eps=1e-6), nn.Conv1d(160, 322, 1))
+        self.encoder = nn.Sequential(Norm(160, eps=1e-6), *[Block() for _ in range(4)], Norm(160, eps=1e-6), Causal(160, 64, 4, 2))
+        self.quantizer = Residual(20, 64, 64)
+        self.decoder = nn.Sequential(Causal(64, 160, 3), nn.ConvTranspose1d(160, 160, 2, 2), Norm(160, eps=1e-6),
+                                     *[Block(ahead=int(i == 0)) for i in range(5)], Norm(160, eps=1e-6), nn.Conv1d(160, 322, 1))
         self.register_buffer("window", torch.hann_window(320))
 
     def forward(self, x):

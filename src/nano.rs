@@ -1,6 +1,6 @@
 //! `nano-16k`: the spec of a codec that a microcontroller runs in real time, both ways.
 //!
-//! 16 kHz, 50 frames a second, causal; three of its codebooks are 1.5 kbit/s, six 3 kbit/s, all twelve 6 kbit/s. Both
+//! 16 kHz, 50 frames a second, causal; five of its codebooks are 1.5 kbit/s, ten 3 kbit/s, all twenty 6 kbit/s. Both
 //! networks work at frame rate, on 100 rows a second: a short-time Fourier transform turns samples into levels and compressed
 //! values, magnitudes and phases become samples by the inverse transform (Siuzdak 2023), and between them are ConvNeXt blocks
 //! (Liu et al. 2022). So the cost is about parameters times 100 a second, a tenth of what convolutions over samples take. The
@@ -23,12 +23,14 @@ const ROWS: u32 = 2;
 const WINDOW: u32 = 2 * ROW;
 const CHANNELS: u32 = 160;
 const HIDDEN: u32 = 416;
-const BLOCKS: usize = 4;
+/// Blocks of the encoder and of the decoder, for which small codebooks leave more.
+const ENCODER_BLOCKS: usize = 4;
+const DECODER_BLOCKS: usize = 5;
 /// Taps of a block's depthwise convolution.
 const TAPS: u32 = 7;
-const LATENT: u32 = 24;
-const CODEBOOKS: usize = 12;
-const ENTRIES: u32 = 1024;
+const LATENT: u32 = 64;
+const CODEBOOKS: usize = 20;
+const ENTRIES: u32 = 64;
 
 /// The spec. Tensors are named `encoder.…`, `quantizer.{stage}.codebook` and `decoder.…`.
 pub fn spec() -> CodecSpec {
@@ -44,7 +46,7 @@ pub fn spec() -> CodecSpec {
         hop: ROW * ROWS,
         latent: LATENT,
         framing: Framing::Stream,
-        codebook_choices: vec![3, 6, 12],
+        codebook_choices: vec![5, 10, 20],
         encoder: Some(encoder()),
         quantizer: Quantizer::Residual {
             stages: (0..CODEBOOKS).map(stage).collect(),
@@ -62,7 +64,7 @@ fn encoder() -> Vec<Layer> {
         linear("encoder.embed", 3 * (WINDOW / 2 + 1), CHANNELS),
         norm("encoder.norm_in"),
     ];
-    layers.extend((0..BLOCKS).map(|i| block(&format!("encoder.blocks.{i}"), 0)));
+    layers.extend((0..ENCODER_BLOCKS).map(|i| block(&format!("encoder.blocks.{i}"), 0)));
     layers.push(norm("encoder.norm_out"));
     layers.push(conv("encoder.latent", CHANNELS, LATENT, 2 * ROWS, ROWS, 1));
     layers
@@ -85,7 +87,7 @@ fn decoder() -> Vec<Layer> {
         }),
         norm("decoder.norm_in"),
     ];
-    layers.extend((0..BLOCKS).map(|i| block(&format!("decoder.blocks.{i}"), u32::from(i == 0))));
+    layers.extend((0..DECODER_BLOCKS).map(|i| block(&format!("decoder.blocks.{i}"), u32::from(i == 0))));
     layers.push(norm("decoder.norm_out"));
     layers.push(linear("decoder.head", CHANNELS, WINDOW + 2));
     layers.push(Layer::Istft(Istft { n_fft: WINDOW, hop: ROW }));

@@ -74,7 +74,11 @@ fn the_recorded_tokens_on_every_instruction_set() {
     let recorded = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; {AGAIN}", path.display()));
     let (fingerprint, tokens) = read(&recorded);
     assert_eq!(fingerprint, model.fingerprint().0, "the tokens are another model's: {AGAIN}");
-    assert!(tokens.len() == scalar.data.len() && tokens.len() == pcm.len().div_ceil(320) * 12, "{}", tokens.len());
+    assert!(
+        tokens.len() == scalar.data.len() && tokens.len() == pcm.len().div_ceil(320) * scalar.codebooks,
+        "{}",
+        tokens.len()
+    );
 
     let decode = |isa, threads| {
         let options = Options { isa, threads, ..Options::default() };
@@ -85,7 +89,8 @@ fn the_recorded_tokens_on_every_instruction_set() {
     for (isa, threads) in Isa::all_available().flat_map(|isa| [(isa, 1), (isa, 3)]) {
         let codes = encode(isa, threads).data;
         let differ = codes.iter().zip(&tokens).filter(|(a, b)| a != b).count();
-        let first = codes.iter().zip(&tokens).position(|(a, b)| a != b).map(|i| (i / 12, i % 12));
+        let first =
+            codes.iter().zip(&tokens).position(|(a, b)| a != b).map(|i| (i / scalar.codebooks, i % scalar.codebooks));
         assert!(
             differ == 0,
             "{isa:?}, {threads} thread(s): {differ} tokens differ, first (frame, codebook) {first:?}; {AGAIN}"

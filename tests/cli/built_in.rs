@@ -22,7 +22,7 @@ fn speech_into_tokens_and_back_without_a_model() {
     let said = String::from_utf8(run.out).unwrap();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "model: nano-16k, the model in the box", "{said}");
-    assert!(lines[1].contains("8.50 s, 426 frames of 12 codebook(s)") && lines[1].contains(" kbps"), "{said}");
+    assert!(lines[1].contains("8.50 s, 426 frames of 20 codebook(s)") && lines[1].contains(" kbps"), "{said}");
 
     let run = codec(&bench, &["decode", "x.nac", "x.wav"]).ok();
     assert!(String::from_utf8(run.out).unwrap().starts_with("model: nano-16k, the model in the box\n"));
@@ -36,7 +36,7 @@ fn speech_into_tokens_and_back_without_a_model() {
 #[test]
 fn its_bitrates() {
     let bench = Bench::new();
-    for (bandwidth, codebooks) in [("1.5", 3), ("3", 6), ("6", 12)] {
+    for (bandwidth, codebooks) in [("1.5", 5), ("3", 10), ("6", 20)] {
         let name = format!("{bandwidth}.nac");
         let json = codec(&bench, &["--json", "encode", &sample(), &name, "--bandwidth", bandwidth]).ok().json();
         assert_eq!((json["codec"].as_str(), json["model"].as_str()), (Some("nano-16k"), Some("the model in the box")));
@@ -50,7 +50,7 @@ fn its_bitrates() {
     }
     codec(&bench, &["encode", &sample(), "4.nac", "--bandwidth", "4"])
         .fails(1, &["4 kbps"])
-        .says(&["1.5 (3 codebooks), 3 (6 codebooks), 6 (12 codebooks)"]);
+        .says(&["1.5 (5 codebooks), 3 (10 codebooks), 6 (20 codebooks)"]);
     // A file of this model is not another model's.
     bench.codec(&["decode", "3.nac", "other.wav"]).fails(1, &["3.nac"]);
 }
