@@ -55,7 +55,7 @@ fn it_streams_exactly_and_keeps_the_length() {
         assert_eq!(whole.frames(), len.div_ceil(320), "{len}");
         let places = whole.data.iter().enumerate().map(|(i, code)| (i % whole.codebooks, code));
         let distinct: std::collections::BTreeSet<_> = places.collect();
-        assert!(len < 5000 || distinct.len() > 100, "random weights, yet only {} different codes", distinct.len());
+        assert!(len < 5000 || distinct.len() > 60, "random weights, yet only {} different codes", distinct.len());
         let mut encoder = model.encoder(&options).unwrap();
         let mut pieces = Codes::new(encoder.codebooks());
         for piece in pcm.chunks(37) {
