@@ -3,8 +3,6 @@
 mod scale;
 mod step;
 
-use scale::LossScale;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -34,6 +32,8 @@ use crate::{
     recipe::Recipe,
     validation,
 };
+
+use scale::LossScale;
 
 pub use crate::validation::Report as ValidationReport;
 

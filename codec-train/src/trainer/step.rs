@@ -104,12 +104,11 @@ impl Trainer {
         let norms = [("gradient of the codec", &sums.grads), ("gradient of the discriminators", &sums.judge_grads)]
             .map(|(what, grads)| (what, grads.norm()));
         let wrong = norms.into_iter().find(|(_, norm)| !norm.is_finite());
-        if !self.scale.step(wrong.is_none())
-            && let Some((what, norm)) = wrong
-        {
-            return Err(not_finite(what, norm));
-        }
-        if wrong.is_some() {
+        let goes_on = self.scale.step(wrong.is_none());
+        if let Some((what, norm)) = wrong {
+            if !goes_on {
+                return Err(not_finite(what, norm));
+            }
             // Left out for this step; the next one has half the scale.
             (sums.grads, sums.judge_grads) = Default::default();
         }
@@ -230,7 +229,7 @@ impl Trainer {
                     for (name, norm) in balanced.norms {
                         *sums.norms.entry(format!("output.{name}")).or_default() += norm / batches as f64;
                     }
-                    (fake * balanced.gradient.mul_scalar(self.scale.scale()).autodiff()).sum() + quantizer_loss
+                    (fake * balanced.gradient.autodiff()).sum().mul_scalar(self.scale.scale()) + quantizer_loss
                 }
                 None => quantizer_loss,
             }
