@@ -9,9 +9,10 @@ use burn::{
     },
     tensor::Tensor,
 };
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Grads, Store, quantizer::Revived};
+use crate::{Grads, Store, cpu::Operand, quantizer::Revived};
 
 /// How a network is optimised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -176,25 +177,23 @@ impl Optimizer {
         if self.recipe.clip > 0.0 && norm > self.recipe.clip {
             grads.scale((self.recipe.clip / norm) as f32);
         }
+        // Each matrix by itself, and on a processor one beside the other.
+        let mut matrices = Vec::new();
         for (name, grad) in grads.0 {
             let Some(entry) = store.get(&name).filter(|e| e.trained) else { continue };
             if let (Some(muon), [rows, columns], true) =
                 (&self.recipe.muon, &entry.shape[..], self.by_muon(&name, &entry.shape))
             {
-                let (rows, columns) = (*rows, *columns);
-                let rate = rate / self.recipe.rate * muon.rate;
+                let shape = [*rows, *columns];
                 let before = self.moments.remove(&name);
                 let time = before.as_ref().map_or(0, |m| m.time) + 1;
                 let first = match before {
                     Some(m) => m.first.mul_scalar(muon.momentum) + grad.clone(),
                     None => grad.clone(),
                 };
-                let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape([rows, columns]);
-                let value = entry.value.clone().reshape([rows, columns]);
-                let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
-                let (value, _) = self.muon.step(rate, value.mul_scalar(decay), ahead, None);
-                self.moments.insert(name.clone(), Moments { time, first, second: None });
-                store.set(&name, value.reshape([rows * columns]));
+                let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape(shape);
+                matrices.push((name.clone(), entry.value.clone().reshape(shape), ahead));
+                self.moments.insert(name, Moments { time, first, second: None });
                 continue;
             }
             let adam = if entry.shape.len() > 1 { &self.decayed } else { &self.plain };
@@ -209,6 +208,24 @@ impl Optimizer {
                 self.moments.insert(name.clone(), Moments { time, first, second: Some(second) });
             }
             store.set(&name, value);
+        }
+        if let Some(muon) = &self.recipe.muon {
+            let rate = rate / self.recipe.rate * muon.rate;
+            let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
+            let on_processor = matrices.first().is_some_and(|(_, value, _)| Operand::of(value).is_some());
+            let step = |(name, value, ahead): (String, Tensor<2>, Tensor<2>)| {
+                let [rows, columns] = value.dims();
+                let (value, _) = self.muon.step(rate, value.mul_scalar(decay), ahead, None);
+                (name, value.reshape([rows * columns]))
+            };
+            let done: Vec<_> = if on_processor {
+                matrices.into_par_iter().map(step).collect()
+            } else {
+                matrices.into_iter().map(step).collect()
+            };
+            for (name, value) in done {
+                store.set(&name, value);
+            }
         }
         norm
     }

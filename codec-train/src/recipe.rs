@@ -200,6 +200,10 @@ pub struct LossRecipe {
     pub compressed: f32,
     /// Resolutions of it; empty for the usual three.
     pub compressed_scales: Vec<StftScale>,
+    /// Loudness patterns on the Bark scale; see [`crate::loss::LoudnessLoss`].
+    pub loudness: f32,
+    /// One minus the similarity of auditory images (NSIM); see [`crate::loss::SimilarityLoss`].
+    pub similarity: f32,
     /// The discriminators' judgement.
     pub adversarial: f32,
     /// Its form.
@@ -230,6 +234,8 @@ impl Default for LossRecipe {
             stft_scales: Vec::new(),
             compressed: 0.0,
             compressed_scales: Vec::new(),
+            loudness: 0.0,
+            similarity: 0.0,
             adversarial: 0.0,
             adversarial_kind: AdversarialKind::Hinge,
             features: 0.0,
@@ -334,6 +340,8 @@ impl Recipe {
             l.mel,
             l.stft,
             l.compressed,
+            l.loudness,
+            l.similarity,
             l.adversarial,
             l.features,
             l.commitment,
@@ -376,7 +384,7 @@ impl Recipe {
                 "has a weight that is negative or no number",
             ),
             (
-                weights[..7].iter().all(|w| *w == 0.0),
+                weights[..9].iter().all(|w| *w == 0.0),
                 "loss",
                 "has no weight but those of the quantizer: nothing to train for",
             ),
@@ -491,6 +499,8 @@ impl Recipe {
             ("mel", l.mel),
             ("stft", l.stft),
             ("compressed", l.compressed),
+            ("loudness", l.loudness),
+            ("similarity", l.similarity),
             ("adversarial", l.adversarial),
             ("features", l.features),
         ];

@@ -97,17 +97,21 @@ fn gradients_are_those_of_finite_differences() {
     let stft = StftLoss::new(&[StftScale { n_fft: 64, hop: 12, window: 40 }]);
     let mel = MelLoss::new(16_000, &[MelScale { window: 64, hop: 16, mels: 8 }]);
     type Loss<'a> = &'a dyn Fn(Tensor<3>, Tensor<3>) -> Tensor<1>;
-    let losses: [(&str, Loss<'_>); 4] = [
-        ("l1", &waveform_l1),
-        ("l2", &waveform_l2),
-        ("stft", &|a, b| stft.forward(a, b)),
-        ("mel", &|a, b| mel.forward(a, b)),
+    let (loudness, similarity) = (LoudnessLoss::new(16_000), SimilarityLoss::new(16_000));
+    // What was added has a weight that has no part in the gradient: 0 where all is quieter, and the greatest where all is louder.
+    let losses: [(&str, usize, Loss<'_>); 7] = [
+        ("l1", 300, &waveform_l1),
+        ("l2", 300, &waveform_l2),
+        ("stft", 300, &|a, b| stft.forward(a, b)),
+        ("mel", 300, &|a, b| mel.forward(a, b)),
+        ("loudness, what is lost", 1600, &|a, b| loudness.forward(a.mul_scalar(0.1), b)),
+        ("loudness, what was added", 1600, &|a, b| loudness.forward(a, b.mul_scalar(0.001))),
+        ("similarity", 3000, &|a, b| similarity.forward(a, b)),
     ];
-    let n = 300;
-    let x = tensor(uniform("x", n, 0, 0.5, 0.0), [1, 1, n]);
-    let real = tensor(uniform("y", n, 0, 0.5, 0.0), [1, 1, n]);
-    let direction = tensor(uniform("d", n, 0, 1.0, 0.0), [1, 1, n]);
-    for (name, loss) in losses {
+    for (name, n, loss) in losses {
+        let x = tensor(uniform("x", n, 0, 0.5, 0.0), [1, 1, n]);
+        let real = tensor(uniform("y", n, 0, 0.5, 0.0), [1, 1, n]);
+        let direction = tensor(uniform("d", n, 0, 1.0, 0.0), [1, 1, n]);
         let leaf = x.clone().autodiff().require_grad();
         let grads = loss(leaf.clone(), real.clone().autodiff()).backward();
         let analytic = scalar((leaf.grad(&grads).unwrap() * direction.clone()).sum());
@@ -116,6 +120,65 @@ fn gradients_are_those_of_finite_differences() {
         let numeric = (at(1.0) - at(-1.0)) / (2.0 * f64::from(eps));
         let scale = analytic.abs().max(numeric.abs()).max(0.05);
         assert!((analytic - numeric).abs() < 3e-2 * scale, "{name}: {analytic}, by differences {numeric}");
+    }
+}
+
+/// A voice of syllables with gliding harmonics, as `codec::eval`'s tests have them, and white noise.
+fn voice(samples: usize) -> Vec<f32> {
+    let noise = uniform("breath", samples, 0, 0.003, 0.0);
+    let at = |i: usize| {
+        let t = i as f64 / 16_000.0;
+        let (pitch, syllable) = (110.0 * t + 9.0 * (2.0 * t).sin(), (0.5 - 0.5 * (25.0 * t).cos()).powi(2));
+        let harmonic =
+            |k: f64| (std::f64::consts::TAU * k * pitch).sin() / (1.0 + (k - 5.0 - 4.0 * (9.0 * t).sin()).powi(2));
+        (0.25 * syllable * (1..30).map(|k| harmonic(f64::from(k))).sum::<f64>()) as f32 + noise[i]
+    };
+    (0..samples).map(at).collect()
+}
+
+fn one(values: &[f32]) -> Tensor<3> {
+    tensor(values.to_vec(), [1, 1, values.len()])
+}
+
+fn with(x: &[f32], noise: f32) -> Vec<f32> {
+    x.iter().zip(uniform("added", x.len(), 0, noise, 0.0)).map(|(x, n)| x + n).collect()
+}
+
+/// What is heard as something else counts, by how much it is heard: the same is no distance, the level of both does not matter, noise
+/// under a loud sound is masked, and what was added is worse than what is lost.
+#[test]
+fn loudness() {
+    let loss = LoudnessLoss::new(16_000);
+    let distance = |a: &[f32], b: &[f32]| scalar(loss.forward(one(a), one(b)));
+    let x = voice(16_000);
+    assert!(distance(&x, &x) < 0.005, "{}", distance(&x, &x));
+    let rising = [0.001, 0.01, 0.1].map(|noise| distance(&with(&x, noise), &x));
+    assert!(rising[0] < 0.5 * rising[1] && rising[1] < 0.5 * rising[2], "{rising:?}");
+    let half = |x: &[f32]| x.iter().map(|v| 0.5 * v).collect::<Vec<f32>>();
+    let noisy = with(&x, 0.02);
+    near("of half the level", distance(&half(&noisy), &half(&x)), distance(&noisy, &x), 1e-3);
+    assert!(distance(&noisy, &x) > 1.5 * distance(&x, &noisy));
+    // The band's loudness: ten decibels more are twice as many sones.
+    let tone = |level: f32| (0..16_000).map(|i| level * (0.3927 * i as f32).sin()).collect::<Vec<f32>>();
+    let masked = with(&tone(0.3), 0.0002);
+    assert!(distance(&masked, &tone(0.3)) < 0.05, "{}", distance(&masked, &tone(0.3)));
+}
+
+/// Against ViSQOL's own index of the same signals, whose filters ring in time where these are spectra under their responses.
+#[test]
+fn similarity_is_that_of_codec_eval() {
+    let loss = SimilarityLoss::new(16_000);
+    let x = voice(48_000);
+    let signal = |samples: &[f32]| codec::eval::Signal { samples: samples.to_vec(), sample_rate: 16_000 };
+    let mut last = 1.1;
+    for noise in [0.0, 0.003, 0.01, 0.03, 0.1] {
+        let y = with(&x, noise);
+        let got = 1.0 - scalar(loss.forward(one(&y), one(&x)));
+        let found = codec::eval::score(&signal(&x), &signal(&y), &codec::eval::Options::default()).unwrap();
+        let expected = found.nsim.unwrap();
+        assert!((got - expected).abs() < 0.05, "noise of {noise}: {got}, and codec::eval has {expected}");
+        assert!(got < last, "noise of {noise}: {got} after {last}");
+        last = got;
     }
 }
 

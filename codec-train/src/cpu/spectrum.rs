@@ -161,6 +161,43 @@ pub(crate) fn image(frames: &Frames, x: &Tensor<3>) -> Option<Tensor<4>> {
     }))
 }
 
+/// Powers in bands, `[batch, channels, samples]` to `[batch * channels, frames, bands]`: squares of magnitudes under filters.
+pub(crate) fn bands(frames: &Frames, filters: &Filters, x: &Tensor<3>) -> Option<Tensor<3>> {
+    let [batch, channels, samples] = x.dims();
+    let operand = Operand::of(x)?;
+    let (count, bins, bands) = (frames.count(samples), frames.bins(), filters.0.len());
+    let mut powers = vec![0.0; batch * channels * count * bands];
+    let items = powers.par_chunks_mut(count * bands);
+    let one = |(powers, x): (&mut [f32], &[f32])| {
+        let spectra = frames.analyse(x);
+        let mut squares = vec![0.0; bins];
+        for (powers, spectrum) in powers.chunks_exact_mut(bands).zip(spectra.chunks_exact(bins)) {
+            squares.iter_mut().zip(spectrum).for_each(|(s, z)| *s = z.norm_sqr());
+            powers.iter_mut().zip(filters.apply(&squares)).for_each(|(to, power)| *to = power);
+        }
+        spectra
+    };
+    let spectra: Vec<Vec<Complex<f32>>> = items.zip(operand.plain().par_chunks(samples)).map(one).collect();
+    let (frames, filters) = (frames.clone(), filters.clone());
+    Some(record([&operand], plain(powers, &[batch * channels, count, bands]), move |gradient, _| {
+        let g = Elements(gradient.to_contiguous());
+        let one = |(spectra, g): (&Vec<Complex<f32>>, &[f32])| {
+            let mut spectra = spectra.clone();
+            let mut slopes = vec![0.0; bins];
+            for (spectrum, g) in spectra.chunks_exact_mut(bins).zip(g.chunks_exact(bands)) {
+                slopes.fill(0.0);
+                for (g, (first, w)) in g.iter().zip(&filters.0) {
+                    slopes[*first..].iter_mut().zip(w).for_each(|(s, w)| *s += 2.0 * g * w);
+                }
+                spectrum.iter_mut().zip(&slopes).for_each(|(z, s)| *z *= s);
+            }
+            frames.adjoint(&mut spectra, samples)
+        };
+        let x: Vec<f32> = spectra.par_iter().zip(g.par_chunks(count * bands)).flat_map_iter(one).collect();
+        [Some(plain(x, &[batch, channels, samples]))]
+    }))
+}
+
 /// The inverse transform of the engine's `Istft` layer: `[batch, n_fft + 2, frames]`, logarithms of magnitudes and phases, to
 /// `[batch, 1, frames * hop]`. `weight` is what every sample is multiplied by at the end.
 pub(crate) fn synthesise(frames: &Frames, most: f32, weight: Vec<f32>, x: &Tensor<3>) -> Option<Tensor<3>> {

@@ -2,6 +2,7 @@
 //! wherever spectra are taken.
 
 mod adversarial;
+mod auditory;
 mod balancer;
 mod spectral;
 
@@ -12,6 +13,7 @@ use crate::cpu::layers::mean_difference;
 pub use adversarial::{
     AdversarialKind, FeatureNorm, Judged, discriminator_loss, feature_loss, feature_loss_in, generator_loss,
 };
+pub use auditory::{LoudnessLoss, SimilarityLoss};
 pub use balancer::{Balanced, Balancer};
 pub use spectral::{CompressedLoss, Ends, MelLoss, MelScale, Spectrogram, StftLoss, StftScale};
 

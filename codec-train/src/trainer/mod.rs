@@ -26,7 +26,7 @@ use crate::{
     data::{Corpus, Cut, Loader},
     disc::Discriminators,
     group::{self, Alone, Group, together},
-    loss::{Balancer, CompressedLoss, MelLoss, StftLoss},
+    loss::{Balancer, CompressedLoss, LoudnessLoss, MelLoss, SimilarityLoss, StftLoss},
     optim::Optimizer,
     quantizer::BookReport,
     recipe::Recipe,
@@ -57,6 +57,15 @@ pub struct StepReport {
     pub dead: Vec<f64>,
 }
 
+/// The losses that compare spectra.
+struct SpectralLosses {
+    mel: MelLoss,
+    stft: StftLoss,
+    compressed: CompressedLoss,
+    loudness: LoudnessLoss,
+    similarity: SimilarityLoss,
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -80,9 +89,7 @@ pub struct Trainer {
     discriminators: Discriminators,
     judges: Store,
     judge_optimizer: Optimizer,
-    mel: MelLoss,
-    stft: StftLoss,
-    compressed: CompressedLoss,
+    spectral: SpectralLosses,
     balancer: Balancer,
     scale: LossScale,
     corpus: Arc<Corpus>,
@@ -173,11 +180,13 @@ impl Trainer {
         }
         let cut = Cut { part: (group.rank(), group.size()), ..recipe.cut(&spec) };
         let discriminators = Discriminators::new(&recipe.discriminators, spec.channels as usize);
-        let (mel, stft, compressed) = losses(&recipe, spec.sample_rate, cut.samples);
+        let spectral = losses(&recipe, spec.sample_rate, cut.samples);
         for (what, shortest, wanted) in [
-            ("the mel loss", mel.shortest(), recipe.loss.mel != 0.0),
-            ("the STFT loss", stft.shortest(), recipe.loss.stft != 0.0),
-            ("the compressed loss", compressed.shortest(), recipe.loss.compressed != 0.0),
+            ("the mel loss", spectral.mel.shortest(), recipe.loss.mel != 0.0),
+            ("the STFT loss", spectral.stft.shortest(), recipe.loss.stft != 0.0),
+            ("the compressed loss", spectral.compressed.shortest(), recipe.loss.compressed != 0.0),
+            ("the loudness loss", spectral.loudness.shortest(), recipe.loss.loudness != 0.0),
+            ("the similarity loss", spectral.similarity.shortest(), recipe.loss.similarity != 0.0),
             ("a discriminator", discriminators.shortest(), !discriminators.is_empty()),
         ] {
             if wanted && cut.samples < shortest {
@@ -219,9 +228,7 @@ impl Trainer {
             provenance,
             discriminators,
             judges,
-            mel,
-            stft,
-            compressed,
+            spectral,
             corpus,
             cut,
             choices,
@@ -390,7 +397,7 @@ impl Trainer {
             self.best(),
             &self.corpus,
             &self.cut,
-            &self.mel,
+            &self.spectral.mel,
             &self.recipe,
             &self.run,
             self.step,
@@ -541,7 +548,7 @@ pub fn export(
 }
 
 /// The spectral losses; without stated resolutions, those that a segment is long enough for.
-fn losses(recipe: &Recipe, rate: u32, samples: usize) -> (MelLoss, StftLoss, CompressedLoss) {
+fn losses(recipe: &Recipe, rate: u32, samples: usize) -> SpectralLosses {
     let l = &recipe.loss;
     let scales = if l.mel_scales.is_empty() {
         MelLoss::dac_scales().into_iter().filter(|s| s.window <= samples).collect()
@@ -554,7 +561,13 @@ fn losses(recipe: &Recipe, rate: u32, samples: usize) -> (MelLoss, StftLoss, Com
     let stft = if l.stft_scales.is_empty() { usual() } else { l.stft_scales.clone() };
     let usual = || CompressedLoss::usual_scales().into_iter().filter(|s| s.n_fft <= samples).collect();
     let compressed = if l.compressed_scales.is_empty() { usual() } else { l.compressed_scales.clone() };
-    (mel, StftLoss::new(&stft), CompressedLoss::new(&compressed))
+    SpectralLosses {
+        mel,
+        stft: StftLoss::new(&stft),
+        compressed: CompressedLoss::new(&compressed),
+        loudness: LoudnessLoss::new(rate),
+        similarity: SimilarityLoss::new(rate),
+    }
 }
 
 /// The codebook counts that dropout chooses from.

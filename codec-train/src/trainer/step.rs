@@ -260,9 +260,11 @@ impl Trainer {
         Ok(match name {
             "waveform_l1" => Some(loss::waveform_l1(fake, real)),
             "waveform_l2" => Some(loss::waveform_l2(fake, real)),
-            "mel" => Some(self.mel.forward(fake, real)),
-            "stft" => Some(self.stft.forward_in(&*self.group, fake, real)),
-            "compressed" => Some(self.compressed.forward(fake, real)),
+            "mel" => Some(self.spectral.mel.forward(fake, real)),
+            "stft" => Some(self.spectral.stft.forward_in(&*self.group, fake, real)),
+            "compressed" => Some(self.spectral.compressed.forward(fake, real)),
+            "loudness" => Some(self.spectral.loudness.forward(fake, real)),
+            "similarity" => Some(self.spectral.similarity.forward(fake, real)),
             "adversarial" if !judged_real.is_empty() => loss::generator_loss(l.adversarial_kind, &judged(fake)?),
             "features" if !judged_real.is_empty() => {
                 loss::feature_loss_in(&*self.group, l.feature_norm, judged_real, &judged(fake)?)
