@@ -177,57 +177,68 @@ impl Optimizer {
         if self.recipe.clip > 0.0 && norm > self.recipe.clip {
             grads.scale((self.recipe.clip / norm) as f32);
         }
-        // Each matrix by itself, and on a processor one beside the other.
-        let mut matrices = Vec::new();
-        for (name, grad) in grads.0 {
-            let Some(entry) = store.get(&name).filter(|e| e.trained) else { continue };
-            if let (Some(muon), [rows, columns], true) =
-                (&self.recipe.muon, &entry.shape[..], self.by_muon(&name, &entry.shape))
-            {
-                let shape = [*rows, *columns];
-                let before = self.moments.remove(&name);
-                let time = before.as_ref().map_or(0, |m| m.time) + 1;
-                let first = match before {
-                    Some(m) => m.first.mul_scalar(muon.momentum) + grad.clone(),
-                    None => grad.clone(),
-                };
-                let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape(shape);
-                matrices.push((name.clone(), entry.value.clone().reshape(shape), ahead));
-                self.moments.insert(name, Moments { time, first, second: None });
-                continue;
-            }
-            let adam = if entry.shape.len() > 1 { &self.decayed } else { &self.plain };
-            let state = self.moments.remove(&name).and_then(|m| {
-                let momentum =
-                    AdaptiveMomentumState { time: m.time, moment_1: m.first, moment_2: m.second?, max_moment_2: None };
-                Some(AdamWState { momentum })
-            });
-            let (value, state) = adam.step(rate, entry.value.clone(), grad, state);
-            if let Some(AdamWState { momentum }) = state {
-                let AdaptiveMomentumState { time, moment_1: first, moment_2: second, .. } = momentum;
-                self.moments.insert(name.clone(), Moments { time, first, second: Some(second) });
-            }
+        let tensors: Vec<_> = grads
+            .0
+            .into_iter()
+            .filter_map(|(name, grad)| {
+                let entry = store.get(&name).filter(|e| e.trained)?;
+                let (value, shape, before) = (entry.value.clone(), entry.shape.clone(), self.moments.remove(&name));
+                Some((name, shape, value, grad, before))
+            })
+            .collect();
+        // Each tensor by itself, and on a processor one beside the other.
+        let on_processor = tensors.first().is_some_and(|(_, _, value, ..)| Operand::of(value).is_some());
+        let one = |(name, shape, value, grad, before): (String, Vec<usize>, _, _, _)| {
+            let (value, moments) = self.step_of(&name, &shape, value, grad, before, rate);
+            (name, value, moments)
+        };
+        let done: Vec<_> = if on_processor {
+            tensors.into_par_iter().map(one).collect()
+        } else {
+            tensors.into_iter().map(one).collect()
+        };
+        for (name, value, moments) in done {
             store.set(&name, value);
-        }
-        if let Some(muon) = &self.recipe.muon {
-            let rate = rate / self.recipe.rate * muon.rate;
-            let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
-            let on_processor = matrices.first().is_some_and(|(_, value, _)| Operand::of(value).is_some());
-            let step = |(name, value, ahead): (String, Tensor<2>, Tensor<2>)| {
-                let [rows, columns] = value.dims();
-                let (value, _) = self.muon.step(rate, value.mul_scalar(decay), ahead, None);
-                (name, value.reshape([rows * columns]))
-            };
-            let done: Vec<_> = if on_processor {
-                matrices.into_par_iter().map(step).collect()
-            } else {
-                matrices.into_iter().map(step).collect()
-            };
-            for (name, value) in done {
-                store.set(&name, value);
-            }
+            self.moments.extend(moments.map(|m| (name, m)));
         }
         norm
+    }
+
+    /// A step of one tensor: its new value and moments.
+    fn step_of(
+        &self,
+        name: &str,
+        shape: &[usize],
+        value: Tensor<1>,
+        grad: Tensor<1>,
+        before: Option<Moments>,
+        rate: f64,
+    ) -> (Tensor<1>, Option<Moments>) {
+        if let (Some(muon), [rows, columns], true) = (&self.recipe.muon, shape, self.by_muon(name, shape)) {
+            let rate = rate / self.recipe.rate * muon.rate;
+            let time = before.as_ref().map_or(0, |m| m.time) + 1;
+            let first = match before {
+                Some(m) => m.first.mul_scalar(muon.momentum) + grad.clone(),
+                None => grad.clone(),
+            };
+            let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape([*rows, *columns]);
+            let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
+            let value = value.reshape([*rows, *columns]).mul_scalar(decay);
+            let (value, _) = self.muon.step(rate, value, ahead, None);
+            return (value.reshape([rows * columns]), Some(Moments { time, first, second: None }));
+        }
+        let adam = if shape.len() > 1 { &self.decayed } else { &self.plain };
+        let state = before.and_then(|m| {
+            let momentum =
+                AdaptiveMomentumState { time: m.time, moment_1: m.first, moment_2: m.second?, max_moment_2: None };
+            Some(AdamWState { momentum })
+        });
+        let (value, state) = adam.step(rate, value, grad, state);
+        let moments = state.map(|AdamWState { momentum }| {
+            let AdaptiveMomentumState { time, moment_1: first, moment_2: second, .. } = momentum;
+            Moments { time, first, second: Some(second) }
+        });
+        (value, moments)
     }
 
     /// Forgets what moved entries of codebooks that are elsewhere now: else the old entry's momentum would carry the new one off.
