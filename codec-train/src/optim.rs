@@ -186,22 +186,26 @@ impl Optimizer {
                 Some((name, shape, value, grad, before))
             })
             .collect();
-        // Each tensor by itself, and on a processor one beside the other.
-        let on_processor = tensors.first().is_some_and(|(_, _, value, ..)| Operand::of(value).is_some());
-        let one = |(name, shape, value, grad, before): (String, Vec<usize>, _, _, _)| {
-            let (value, moments) = self.step_of(&name, &shape, value, grad, before, rate);
-            (name, value, moments)
-        };
-        let done: Vec<_> = if on_processor {
-            tensors.into_par_iter().map(one).collect()
+        // Each tensor by itself; with burn's flex backend one beside the other.
+        if tensors.first().is_some_and(|(_, _, value, ..)| Operand::of(value).is_some()) {
+            let one = |(name, shape, value, grad, before): (String, Vec<usize>, _, _, _)| {
+                let stepped = self.step_of(&name, &shape, value, grad, before, rate);
+                (name, stepped)
+            };
+            let done: Vec<_> = tensors.into_par_iter().map(one).collect();
+            done.into_iter().for_each(|(name, stepped)| self.put(store, name, stepped));
         } else {
-            tensors.into_iter().map(one).collect()
-        };
-        for (name, value, moments) in done {
-            store.set(&name, value);
-            self.moments.extend(moments.map(|m| (name, m)));
+            for (name, shape, value, grad, before) in tensors {
+                let stepped = self.step_of(&name, &shape, value, grad, before, rate);
+                self.put(store, name, stepped);
+            }
         }
         norm
+    }
+
+    fn put(&mut self, store: &mut Store, name: String, (value, moments): (Tensor<1>, Option<Moments>)) {
+        store.set(&name, value);
+        self.moments.extend(moments.map(|m| (name, m)));
     }
 
     /// A step of one tensor: its new value and moments.

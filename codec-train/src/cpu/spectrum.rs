@@ -285,7 +285,7 @@ fn of_magnitudes(spectra: &mut [Complex<f32>], magnitudes: &[f32], gradient: imp
     }
 }
 
-/// Filters of a mel spectrum, without what of them is zero.
+/// Filters over the bins of a spectrum, without what of them is zero.
 #[derive(Clone, Debug)]
 pub(crate) struct Filters(Vec<(usize, Vec<f32>)>);
 

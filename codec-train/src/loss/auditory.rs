@@ -34,36 +34,38 @@ impl Bands {
 
     /// `[batch, channels, samples]` to `[batch * channels, frames, bands]`.
     fn powers(&self, x: Tensor<3>) -> Tensor<3> {
-        if let Some(powers) = spectrum::bands(self.spectrogram.frames(), &self.filters, &x) {
-            return powers;
-        }
+        spectrum::bands(self.spectrogram.frames(), &self.filters, &x).unwrap_or_else(|| self.by_products(x))
+    }
+
+    /// The same by burn's operations, for other devices.
+    fn by_products(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, channels, samples] = x.dims();
-        let bins = self.spectrogram.bins();
+        let (bins, bands) = (self.spectrogram.bins(), self.count());
         let spectra = self.spectrogram.complex(x.reshape([batch * channels, samples]));
         let frames = spectra.dims()[1];
         let squares = spectra.square();
         let squares = squares.clone().slice_dim(2, 0..bins) + squares.slice_dim(2, bins..2 * bins);
-        let matrix = TensorData::new(self.matrix.clone(), [1, self.count(), bins]);
+        let matrix = TensorData::new(self.matrix.clone(), [1, bands, bins]);
         let matrix = Tensor::<3>::from_data(matrix, &squares.device()).swap_dims(1, 2);
-        squares.reshape([1, batch * channels * frames, bins]).matmul(matrix).reshape([
-            batch * channels,
-            frames,
-            self.count(),
-        ])
+        let powers = squares.reshape([1, batch * channels * frames, bins]).matmul(matrix);
+        powers.reshape([batch * channels, frames, bands])
     }
 }
 
-/// Distance of loudness patterns (Zwicker & Fastl 1990; Beerends & Stemerdink 1994, whose weighing of what was added and what is
-/// lost ITU-T P.862 took over; as a loss Martín-Doñas et al. 2018, section II): powers in 49 bands of equal width on the Bark
-/// scale become loudness over the threshold of hearing, and frames have a distance from all bands (their root mean square) and one of what
-/// was added (a sum). Differences of less than a quarter of the lesser loudness are masked.
+/// Disturbance of loudness patterns: the perceptual model of PESQ (ITU-T P.862, Beerends et al. 2002; as a loss Martín-Doñas et al. 2018,
+/// section II). Powers of 32 ms in 49 bands of equal width on the Bark scale, up to 8 kHz, become loudness over the threshold of hearing (Zwicker
+/// & Fastl 1990). Differences of less than a quarter of the lesser loudness are masked; the others make a symmetric disturbance of each frame
+/// (norm of order 2 over bands), and an asymmetric one (order 1) of what was added. The loss is the sum of their root mean squares over
+/// frames, with P.862's weights, the mean over signals.
 ///
-/// Speech is taken to be as loud as people talk, 79 dB, each signal by the level of the original.
+/// Unlike there, bands and thresholds are formulas, all frames count alike, and neither levels nor responses are made equal over time. Signals
+/// are taken to be as loud as speech, 79 dB, by the level of the original; where that is below -40 dB of full scale, as quieter.
 #[derive(Clone, Debug)]
 pub struct LoudnessLoss {
     bands: Bands,
-    /// Of each band, the power that is just heard at 0 dB for a power of 1, and what loudness is multiplied by.
+    /// Power that is just heard, by band.
     threshold: Vec<f32>,
+    /// What loudness is multiplied by, by band.
     factor: Vec<f32>,
     /// Width of a band in Bark.
     width: f32,
@@ -73,17 +75,21 @@ pub struct LoudnessLoss {
 const BARKS: usize = 49;
 /// Exponent of loudness (Zwicker & Fastl 1990, section 8.7).
 const EXPONENT: f64 = 0.23;
-/// Loudness of a band of unit threshold.
+/// Loudness of a band of unit threshold, as in P.862.
 const SONES: f64 = 0.187;
 /// Power that a signal is taken to have.
 const LEVEL: f64 = 7.943e7;
 /// A mean square below which a signal is one of low level, and not speech far away.
 const QUIET: f64 = 1e-4;
-/// Part of the lesser loudness by which a difference is masked.
+/// Part of the lesser loudness by which a difference is masked (P.862).
 const MASKED: f32 = 0.25;
-/// Weights of the two distances, in opinion scores.
+/// P.862's weight of what was added: a power of the ratio of powers, both raised a little, and none below and no more above.
+const RAISED: f32 = 50.0;
+const RATIO_POWER: f32 = 1.2;
+const RATIO_LIMITS: [f32; 2] = [3.0, 12.0];
+/// Opinion scores that a disturbance costs (P.862).
 const SYMMETRIC: f32 = 0.1;
-const ADDED: f32 = 0.0309;
+const ASYMMETRIC: f32 = 0.0309;
 
 /// Traunmüller's formula (1990).
 fn bark(hertz: f64) -> f64 {
@@ -123,12 +129,12 @@ impl LoudnessLoss {
         }
     }
 
-    /// The fewest samples that it can compare.
+    /// The fewest samples that [`Self::forward`] can compare.
     pub fn shortest(&self) -> usize {
         self.bands.spectrogram.shortest()
     }
 
-    /// The distance.
+    /// The distance of `[batch, channels, samples]`, of at least [`Self::shortest`] samples; gradients are of `fake`.
     pub fn forward(&self, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
         let [batch, channels, samples] = real.dims();
         let device = real.device();
@@ -143,42 +149,40 @@ impl LoudnessLoss {
         };
         let (of_fake, of_real) = (powers(fake), powers(real));
         let (a, b) = (loudness(&of_fake), loudness(&of_real));
-        // The lesser of the two, and what of the difference is beyond the mask.
         let difference = a.clone() - b.clone();
-        let lesser = (a + b - difference.clone().abs()).mul_scalar(0.5 * MASKED);
-        let beyond = (difference.clone().abs() - lesser).clamp_min(0.0);
-        // Norms of order 2 and 1 over a pattern of this width.
+        let lesser = (a + b - difference.clone().abs()).mul_scalar(0.5);
+        let disturbance = (difference.abs() - lesser.mul_scalar(MASKED)).clamp_min(0.0);
+        // The weight jumps, and has no part in the gradient.
+        let ratio = of_fake.detach().add_scalar(RAISED) / of_real.detach().add_scalar(RAISED);
+        let weight = ratio.powf_scalar(RATIO_POWER);
+        let added = weight.clone().greater_equal_scalar(RATIO_LIMITS[0]).float() * weight.clamp_max(RATIO_LIMITS[1]);
+        // Squares of norms over a pattern of this width.
         let whole = self.width * BARKS as f32;
-        let symmetric = beyond.clone().square().sum_dim(2).add_scalar(1e-6).sqrt();
-        let symmetric = symmetric.mul_scalar(self.width * whole.sqrt());
-        // What was added is heard as something of its own: how much louder it is says how much that counts. The weight jumps, and
-        // has no part in the gradient.
-        let ratio = of_fake.detach().add_scalar(50.0) / of_real.detach().add_scalar(50.0);
-        let weight = ratio.powf_scalar(1.2);
-        let heard = weight.clone().greater_equal_scalar(3.0).float();
-        let added = (beyond * weight.clamp_max(12.0) * heard).sum_dim(2).mul_scalar(self.width);
-        let over_time = |d: Tensor<3>| d.square().mean_dim(1).add_scalar(1e-6).sqrt().mean();
-        over_time(symmetric).mul_scalar(SYMMETRIC) + over_time(added).mul_scalar(ADDED)
+        let symmetric = disturbance.clone().square().sum_dim(2).mul_scalar(self.width * self.width * whole);
+        let asymmetric = (disturbance * added).sum_dim(2).mul_scalar(self.width).square();
+        let over_time = |squares: Tensor<3>| squares.mean_dim(1).add_scalar(1e-6).sqrt().mean();
+        over_time(symmetric).mul_scalar(SYMMETRIC) + over_time(asymmetric).mul_scalar(ASYMMETRIC)
     }
 }
 
-/// One minus the similarity of two images of levels in 21 bands of the ear's widths, windows of 80 ms a quarter of one apart: the neurogram
-/// similarity index (NSIM, Hines & Harte 2012), intensity and structure of neighbourhoods of three bands by three windows. It
-/// is what ViSQOL compares.
+/// One minus the similarity of two images of levels in decibels, of 21 bands of the ear's widths up to 8 kHz and windows of 80 ms a
+/// quarter of one apart: the neurogram similarity index (NSIM, Hines & Harte 2012), intensity and structure of neighbourhoods of three
+/// bands by three windows. ViSQOL goes by it; it compares patches with voice, each where it fits best, and repeats the edges of the image,
+/// where here all whole neighbourhoods count.
 #[derive(Clone, Debug)]
 pub struct SimilarityLoss {
     bands: Bands,
 }
 
 const GAMMATONES: usize = 21;
-/// The Gaussian of a neighbourhood is one of bands times one of windows: the middle, and each side.
+/// The Gaussian of a neighbourhood is nearly one of bands times one of windows: the root of its centre, and half of what is left.
 const MIDDLE: f32 = 0.787_074;
 const SIDE: f32 = 0.106_463;
 /// Constants of the index.
 const INTENSITY: f32 = 1e-4;
 const STRUCTURE: f32 = 4.5e-4;
-/// Least power of a band, which is the image's zero.
-const LEAST: f32 = 1e-9;
+/// Least power of a band, which is the image's zero: 1e-9 of the windowed signal, as ViSQOL has it, over the window's mean square.
+const LEAST: f32 = 8.0 / 3.0 * 1e-9;
 
 impl SimilarityLoss {
     /// A loss for a sample rate, from 50 Hz to at most 8 kHz.
@@ -197,13 +201,13 @@ impl SimilarityLoss {
         Self { bands: Bands::new(sample_rate, window, window / 4, GAMMATONES, response) }
     }
 
-    /// The fewest samples that it can compare.
+    /// The fewest samples that [`Self::forward`] can compare.
     pub fn shortest(&self) -> usize {
         let frames = self.bands.spectrogram.frames();
         frames.n_fft + 2 * frames.hop
     }
 
-    /// The distance.
+    /// The distance of `[batch, channels, samples]`, of at least [`Self::shortest`] samples; gradients are of `fake`.
     pub fn forward(&self, fake: Tensor<3>, real: Tensor<3>) -> Tensor<1> {
         let image = |x: Tensor<3>| {
             let power = self.bands.powers(x).div_scalar(LEAST).add_scalar(1.0);
@@ -230,9 +234,41 @@ impl SimilarityLoss {
             |x: &Tensor<3>, mean_x: &Tensor<3>| (mean(x.clone().square()) - mean_x.clone().square()).clamp_min(0.0);
         let (variance_a, variance_b) = (variance(&a, &mean_a), variance(&b, &mean_b));
         let covariance = mean(a * b) - mean_a * mean_b;
-        // The root's slope has an end where nothing varies.
-        let spread = (variance_a * variance_b).add_scalar(STRUCTURE * STRUCTURE).sqrt();
-        let structure = covariance.add_scalar(STRUCTURE) / spread.add_scalar(STRUCTURE);
+        // With the constant inside of the root, whose slope then has an end where nothing varies.
+        let spread = (variance_a.add_scalar(STRUCTURE) * variance_b.add_scalar(STRUCTURE)).sqrt();
+        let structure = covariance.add_scalar(STRUCTURE) / spread;
         (intensity * structure).mean().neg().add_scalar(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{device, host, net::Random};
+
+    /// Several items and channels, windows of even and odd length that their hop does not divide: values and gradients of the
+    /// transform are those of the products.
+    #[test]
+    fn bands_are_those_of_products() {
+        let mut random = Random::new(3, "bands", 0);
+        for (rate, window, hop) in [(16_000, 64, 20), (22_050, 45, 11)] {
+            let bands = Bands::new(rate, window, hop, 5, |band, f| (0.2 + f / 5000.0).powi(band as i32));
+            let samples: Vec<f32> = (0..2 * 3 * 200).map(|_| random.normal() as f32).collect();
+            let made = |values: &[f32]| {
+                let values = TensorData::new(values.to_vec(), [2, 3, 200]);
+                Tensor::<3>::from_data(values, &device::cpu().autodiff()).require_grad()
+            };
+            let (x, y) = (made(&samples), made(&samples));
+            let (a, b) = (bands.powers(x.clone()), bands.by_products(y.clone()));
+            assert_eq!(a.dims(), [6, (200 - window) / hop + 1, 5]);
+            let weights: Vec<f32> = (0..a.dims().iter().product()).map(|_| random.normal() as f32).collect();
+            let weights = Tensor::<3>::from_data(TensorData::new(weights, a.dims()), &device::cpu().autodiff());
+            let gradients = [(a.clone(), x), (b.clone(), y)]
+                .map(|(powers, leaf)| host(leaf.grad(&(powers * weights.clone()).sum().backward()).unwrap()));
+            for (a, b) in [(host(a.inner()), host(b.inner())), (gradients[0].clone(), gradients[1].clone())] {
+                let size = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 2e-5 * size), "window of {window}");
+            }
+        }
     }
 }
