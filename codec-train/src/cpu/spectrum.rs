@@ -186,10 +186,8 @@ pub(crate) fn bands(frames: &Frames, filters: &Filters, x: &Tensor<3>) -> Option
             let mut slopes = vec![0.0; bins];
             for (spectrum, g) in spectra.chunks_exact_mut(bins).zip(g.chunks_exact(bands)) {
                 slopes.fill(0.0);
-                for (g, (first, w)) in g.iter().zip(&filters.0) {
-                    slopes[*first..].iter_mut().zip(w).for_each(|(s, w)| *s += 2.0 * g * w);
-                }
-                spectrum.iter_mut().zip(&slopes).for_each(|(z, s)| *z *= s);
+                filters.spread(g, &mut slopes);
+                spectrum.iter_mut().zip(&slopes).for_each(|(z, s)| *z *= 2.0 * s);
             }
             frames.adjoint(&mut spectra, samples)
         };
@@ -304,6 +302,13 @@ impl Filters {
         let dot = |(first, w): &(usize, Vec<f32>)| magnitudes[*first..].iter().zip(w).map(|(m, w)| m * w).sum();
         self.0.iter().map(dot)
     }
+
+    /// The adjoint of [`Filters::apply`], added to `bins`.
+    fn spread(&self, values: &[f32], bins: &mut [f32]) {
+        for (value, (first, w)) in values.iter().zip(&self.0) {
+            bins[*first..].iter_mut().zip(w).for_each(|(b, w)| *b += value * w);
+        }
+    }
 }
 
 /// Weights of a mel loss's terms, and its floors.
@@ -349,9 +354,7 @@ pub(crate) fn mel(
                 let log = if a > terms.floor { log * std::f32::consts::LOG10_E / a } else { 0.0 };
                 *slope = (log + terms.linear * sign(a - b)) * each;
             }
-            for (slope, (first, w)) in slopes.iter().zip(&filters.0) {
-                gradient[*first..].iter_mut().zip(w).for_each(|(g, w)| *g += slope * w);
-            }
+            filters.spread(&slopes, gradient);
         }
         of_magnitudes(&mut spectra, &of_fake, gradient.into_iter(), terms.power);
         (value, frames.adjoint(&mut spectra, samples))

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData, s};
 
 use super::{Ends, Spectrogram};
-use crate::cpu::spectrum::{self, Filters, hann};
+use crate::cpu::spectrum::{self, Filters};
 
 /// Powers in bands of frames.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ impl Bands {
     /// Bands of whole frames of `window` samples, from the response to power at `(band, frequency)`. The powers of bands that cover the
     /// spectrum once add up to the signal's mean square.
     fn new(sample_rate: u32, window: usize, hop: usize, bands: usize, response: impl Fn(usize, f64) -> f64) -> Self {
-        let scale = 2.0 / (window as f64 * hann(window, window, 1.0).iter().map(|w| w * w).sum::<f64>());
+        let scale = 2.0 / window as f64 * Spectrogram::unit_energy(window).powi(2);
         let spectrogram = Spectrogram::new(window, hop, window, Ends::Whole, 1.0);
         let bins = spectrogram.bins();
         let width = f64::from(sample_rate) / window as f64;
@@ -41,10 +41,8 @@ impl Bands {
     fn by_products(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, channels, samples] = x.dims();
         let (bins, bands) = (self.spectrogram.bins(), self.count());
-        let spectra = self.spectrogram.complex(x.reshape([batch * channels, samples]));
-        let frames = spectra.dims()[1];
-        let squares = spectra.square();
-        let squares = squares.clone().slice_dim(2, 0..bins) + squares.slice_dim(2, bins..2 * bins);
+        let squares = self.spectrogram.power(x.reshape([batch * channels, samples]));
+        let frames = squares.dims()[1];
         let matrix = TensorData::new(self.matrix.clone(), [1, bands, bins]);
         let matrix = Tensor::<3>::from_data(matrix, &squares.device()).swap_dims(1, 2);
         let powers = squares.reshape([1, batch * channels * frames, bins]).matmul(matrix);

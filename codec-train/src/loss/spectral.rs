@@ -126,13 +126,16 @@ impl Spectrogram {
         Tensor::cat(vec![part(0), part(bins)], 1)
     }
 
+    /// Powers, `[signals, frames, bins]`.
+    pub fn power(&self, x: Tensor<2>) -> Tensor<3> {
+        let squares = self.complex(x).square();
+        let bins = self.bins();
+        squares.clone().slice_dim(2, 0..bins) + squares.slice_dim(2, bins..2 * bins)
+    }
+
     /// Magnitudes, `[signals, frames, bins]`, of powers raised to `floor` where they are less.
     pub fn magnitude(&self, x: Tensor<2>, floor: f32) -> Tensor<3> {
-        let spectrum = self.complex(x);
-        let bins = self.bins();
-        let re = spectrum.clone().slice_dim(2, 0..bins);
-        let im = spectrum.slice_dim(2, bins..2 * bins);
-        (re.square() + im.square()).clamp_min(floor).sqrt()
+        self.power(x).clamp_min(floor).sqrt()
     }
 }
 
