@@ -255,6 +255,19 @@ fn devices_that_are_not_there() {
     assert!(fails(&["--device", "cuda:1"], &[]).contains("--features cuda"));
 }
 
+#[test]
+fn the_model_in_the_box_is_the_engines() {
+    let folder = tempfile::tempdir().unwrap();
+    let (wav, out) = (folder.path().join("a.wav"), folder.path().join("a.nac"));
+    write_wav(&wav, 16_000, 1, &noise(1, 16_000));
+    let mut program = program();
+    program.env_remove("CODEC_MODEL").arg("encode").arg(&wav).arg(&out).args(["--device", "flex"]);
+    let done = program.assert().failure();
+    let said = String::from_utf8(done.get_output().stderr.clone()).unwrap();
+    assert!(said.contains("the model in the box: a deploy image") && said.contains("leave --device away"), "{said}");
+    assert!(!out.exists());
+}
+
 #[cfg(feature = "wgpu")]
 #[test]
 fn no_adapter_and_no_such_adapter() {

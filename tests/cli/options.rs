@@ -159,9 +159,9 @@ fn a_device_without_the_program_that_has_it_says_how_to_get_it() {
     bench.steps("in.wav", 800);
     for (device, feature) in [("gpu", "--features wgpu"), ("cuda:1", "--features cuda")] {
         for command in ["encode", "decode"] {
-            let mut program = bare(&[command, "in.wav", "o.wav", "--device", device]);
-            program.current_dir(bench.folder.path()).env("PATH", "");
-            Run::of(program).fails(1, &["needs the program `codec-train`"]).says(&[feature]);
+            let mut program = alone(bench.folder.path());
+            program.args([command, "in.wav", "o.wav", "--device", device]);
+            Run::of(program.into()).fails(1, &["needs the program `codec-train`"]).says(&[feature]);
         }
     }
     bench.codec(&["encode", "in.wav", "o.nac", "--device", "cpu"]).ok();
@@ -176,7 +176,7 @@ fn a_device_gets_the_whole_command_line() {
     let trainer = bench.path("codec-train");
     std::fs::write(&trainer, "#!/bin/sh\necho \"error: $*\nhelp: it was started\" >&2\nexit 7\n").unwrap();
     std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut program = bare(&["--quiet", "encode", "encode", "o.nac", "--device", "gpu:1", "--batch", "3"]);
-    program.env("PATH", bench.folder.path());
-    Run::of(program).fails(7, &["encode --quiet encode o.nac --device gpu:1 --batch 3"]);
+    let mut program = alone(bench.folder.path());
+    program.args(["--quiet", "encode", "encode", "o.nac", "--device", "gpu:1", "--batch", "3"]);
+    Run::of(program.into()).fails(7, &["encode --quiet encode o.nac --device gpu:1 --batch 3"]);
 }

@@ -70,6 +70,17 @@ pub fn bare(args: &[&str]) -> Command {
     command
 }
 
+/// A copy of `codec` in a folder that is all of its search path: no trainer is found but one in there.
+pub fn alone(folder: &Path) -> std::process::Command {
+    let own = folder.join("codec");
+    if !own.exists() {
+        std::fs::copy(assert_cmd::cargo::cargo_bin("codec"), &own).unwrap();
+    }
+    let mut command = std::process::Command::new(own);
+    command.env("PATH", folder).env_remove("CODEC_MODEL");
+    command
+}
+
 /// What a run gave.
 pub struct Run {
     pub code: i32,

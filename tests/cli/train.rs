@@ -4,22 +4,13 @@ use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 
 use assert_cmd::Command;
 
-/// A copy of the program, with nothing beside it.
-fn codec(folder: &tempfile::TempDir) -> std::process::Command {
-    let own = folder.path().join("codec");
-    if !own.exists() {
-        fs::copy(assert_cmd::cargo::cargo_bin("codec"), &own).unwrap();
-    }
-    let mut command = std::process::Command::new(own);
-    command.env("PATH", folder.path());
-    command
-}
+use crate::support::alone;
 
 #[test]
 fn who_has_no_trainer_is_told_how_to_get_it() {
     let folder = tempfile::tempdir().unwrap();
     for args in [&["train", "--help"][..], &["train", "recipe.toml", "--data", "a", "--out", "b"], &["export", "run"]] {
-        let output = Command::from_std(codec(&folder)).args(args).assert().code(1).get_output().stderr.clone();
+        let output = Command::from_std(alone(folder.path())).args(args).assert().code(1).get_output().stderr.clone();
         let text = String::from_utf8(output).unwrap();
         assert!(text.contains("not installed") && text.contains("cargo install --path codec-train"), "{text}");
     }
@@ -38,7 +29,7 @@ fn the_trainer_beside_the_program_takes_its_place() {
         (&["train", "--help"], "train --help"),
         (&["export", "run", "-o", "m"], "export run -o m"),
     ] {
-        let child = codec(&folder).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let child = alone(folder.path()).args(args).stdout(Stdio::piped()).spawn().unwrap();
         let id = child.id();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(7));

@@ -225,7 +225,7 @@ pub fn open<'m>(name: &str, half: Half, path: &'m Path, model: &'m Model) -> Res
     };
     if model.is_packed() {
         let text = format!("{}: a deploy image is for the engine on the processor", path.display());
-        return Err(Failure::new(text, "give the model file that it was made of"));
+        return Err(Failure::new(text, "give the model file that it was made of with --model, or leave --device away"));
     }
     let opened = device::find(name).map_err(failure)?;
     let file = ModelFile::open(path).map_err(|e| failure(e.into()))?;
