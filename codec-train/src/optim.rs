@@ -168,8 +168,7 @@ impl Optimizer {
     /// Whether a tensor is Muon's, of which there is no second moment.
     pub fn by_muon(&self, name: &str, shape: &[usize]) -> bool {
         let muon = self.recipe.muon.as_ref();
-        let matrix = shape.len() > 1 && shape[1] > 1;
-        matrix && muon.is_some_and(|m| m.tensors.iter().any(|part| name.contains(part.as_str())))
+        shape.len() == 2 && muon.is_some_and(|m| m.tensors.iter().any(|part| name.contains(part.as_str())))
     }
 
     /// Clips the gradients, takes a step, and returns their norm before clipping.
@@ -219,17 +218,16 @@ impl Optimizer {
         before: Option<Moments>,
         rate: f64,
     ) -> (Tensor<1>, Option<Moments>) {
-        if let (Some(muon), true) = (&self.recipe.muon, self.by_muon(name, shape)) {
-            let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
+        if let (Some(muon), [rows, columns], true) = (&self.recipe.muon, shape, self.by_muon(name, shape)) {
             let rate = rate / self.recipe.rate * muon.rate;
             let time = before.as_ref().map_or(0, |m| m.time) + 1;
             let first = match before {
                 Some(m) => m.first.mul_scalar(muon.momentum) + grad.clone(),
                 None => grad.clone(),
             };
-            let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape([rows, columns]);
+            let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape([*rows, *columns]);
             let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
-            let value = value.reshape([rows, columns]).mul_scalar(decay);
+            let value = value.reshape([*rows, *columns]).mul_scalar(decay);
             let (value, _) = self.muon.step(rate, value, ahead, None);
             return (value.reshape([rows * columns]), Some(Moments { time, first, second: None }));
         }
