@@ -4,7 +4,11 @@ use burn::{backend::flex::FlexTensor, tensor::Tensor};
 use codec_core::kernel::{self, Pointwise};
 use rayon::prelude::*;
 
-use super::{Elements, Operand, SIGNAL, all, alone, ordered, plain, product::column_sums, record, tensor};
+use super::{
+    Elements, Operand, SIGNAL, all, alone, ordered, plain,
+    product::{column_sums, column_sums_of},
+    record, tensor,
+};
 
 /// Elements of a task for a thread.
 const TASK: usize = 1 << 14;
@@ -130,15 +134,6 @@ pub(crate) fn snake(x: &Tensor<3>, alpha: &Tensor<1>) -> Option<Tensor<3>> {
     }))
 }
 
-/// Sums of products over all rows of `[rows, channels]`.
-fn column_products(a: &[f32], b: &[f32], channels: usize) -> Vec<f32> {
-    let mut sums = vec![0.0; channels];
-    for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
-        sums.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += a * b);
-    }
-    sums
-}
-
 /// Every channel of `[items, channels, rows]` times its factor.
 pub(crate) fn scale(x: &Tensor<3>, factors: &Tensor<1>) -> Option<Tensor<3>> {
     let [items, channels, rows] = x.dims();
@@ -152,7 +147,7 @@ pub(crate) fn scale(x: &Tensor<3>, factors: &Tensor<1>) -> Option<Tensor<3>> {
     let y = times(&x, &factors);
     Some(record([&operand, &parameter], y, move |gradient, wanted| {
         let g = ordered(gradient, &SIGNAL);
-        let sums = wanted[1].then(|| plain(column_products(&x, &g, channels), &[channels]));
+        let sums = wanted[1].then(|| plain(column_sums_of(&x, &g, channels, |x, g| x * g), &[channels]));
         [wanted[0].then(|| times(&g, &factors)), sums]
     }))
 }
@@ -166,7 +161,10 @@ pub(crate) fn add<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor
     let (a, b) = (Operand::of(a)?, Operand::of(b)?);
     let (there, back) = lie(&a.value);
     let mut y = a.ordered(&there).to_vec();
-    kernel::add(alone(), &mut y, &b.ordered(&there));
+    let b_there = b.ordered(&there);
+    y.par_chunks_mut(TASK).zip(b_there.par_chunks(TASK)).for_each(|(y, b)| {
+        kernel::add(alone(), y, b);
+    });
     let y = like(y, &shape, &there, &back);
     Some(record([&a, &b], y, |gradient, wanted| wanted.map(|wanted| wanted.then(|| gradient.clone()))))
 }
@@ -188,9 +186,9 @@ pub(crate) fn layer_norm(x: &Tensor<3>, weight: &Tensor<1>, bias: &Tensor<1>, ep
     });
     let bias = b.plain();
     let mut y = unit.clone();
-    for row in y.chunks_exact_mut(channels) {
+    y.par_chunks_mut(channels).with_min_len(64).for_each(|row| {
         row.iter_mut().zip(&weight[..]).zip(&bias[..]).for_each(|((y, w), b)| *y = *y * w + b);
-    }
+    });
     let y = tensor(y, &[items, rows, channels], &SIGNAL);
     Some(record([&operand, &w, &b], y, move |gradient, wanted| {
         let g = ordered(gradient, &SIGNAL);
@@ -206,7 +204,7 @@ pub(crate) fn layer_norm(x: &Tensor<3>, weight: &Tensor<1>, bias: &Tensor<1>, ep
             );
             tensor(x, &[items, rows, channels], &SIGNAL)
         });
-        let weights = wanted[1].then(|| plain(column_products(&g, &unit, channels), &[channels]));
+        let weights = wanted[1].then(|| plain(column_sums_of(&g, &unit, channels, |g, u| g * u), &[channels]));
         [x, weights, wanted[2].then(|| plain(column_sums(&g, channels), &[channels]))]
     }))
 }

@@ -1,13 +1,12 @@
 //! The recurrence of a long short-term memory.
 
 use burn::tensor::Tensor;
-use codec_core::kernel::{
-    self, Compute, Epilogue, Out, Panels, Pointwise, Rows, Start, Weights, matmul, pack, panel_len,
-};
+use codec_core::kernel::{self, Compute, Epilogue, Out, Panels, Pointwise, Rows, Start, Weights, matmul};
+use rayon::prelude::*;
 
 use super::{
     Operand, SIGNAL, all, ordered, plain,
-    product::{Geometry, weight_gradient},
+    product::{Geometry, packed, weight_gradient},
     record, tensor,
 };
 
@@ -19,10 +18,8 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn new(columns: usize, depth: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
-        let mut panels = vec![0.0; panel_len(columns, depth)];
-        pack(columns, depth, weight, &mut panels);
-        Self { columns, depth, panels }
+    fn new(columns: usize, depth: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Self {
+        Self { columns, depth, panels: packed(columns, depth, weight) }
     }
 
     /// Adds the product of row `from` of every item of `x` to row `to` of every item of `y`, which have `rows` rows.
@@ -46,18 +43,17 @@ impl Matrix {
     }
 }
 
-/// Logistic functions of all but the third quarter, hyperbolic tangents of that.
-fn gates(sums: &[f32]) -> Vec<f32> {
-    let hidden = sums.len() / 4;
-    let third = 2 * hidden..3 * hidden;
+/// Logistic functions of all but the third quarter of every row, hyperbolic tangents of that.
+fn gates(sums: &[f32], wide: usize) -> Vec<f32> {
     let mut gates = sums.to_vec();
-    let halve = |gates: &mut [f32]| gates.iter_mut().for_each(|g| *g *= 0.5);
-    halve(&mut gates[..third.start]);
-    halve(&mut gates[third.end..]);
-    kernel::pointwise(super::alone(), Pointwise::Tanh, 1, &mut gates);
-    let logistic = |gates: &mut [f32]| gates.iter_mut().for_each(|g| *g = 0.5 + 0.5 * *g);
-    logistic(&mut gates[..third.start]);
-    logistic(&mut gates[third.end..]);
+    gates.par_chunks_mut(wide.max(1)).for_each(|row| {
+        let third = wide / 2..wide / 4 * 3;
+        row[..third.start].iter_mut().for_each(|g| *g *= 0.5);
+        row[third.end..].iter_mut().for_each(|g| *g *= 0.5);
+        kernel::pointwise(super::alone(), Pointwise::Tanh, 1, row);
+        row[..third.start].iter_mut().for_each(|g| *g = 0.5 + 0.5 * *g);
+        row[third.end..].iter_mut().for_each(|g| *g = 0.5 + 0.5 * *g);
+    });
     gates
 }
 
@@ -68,7 +64,8 @@ pub(crate) fn recur(input: &Tensor<3>, weight: &Tensor<2>) -> Option<Tensor<3>> 
     let hidden = wide / 4;
     let (x, w) = (Operand::of(input)?, Operand::of(weight)?);
     let recurrent = w.plain();
-    let matrix = Matrix::new(wide, hidden, |column, k| recurrent[column * hidden + k]);
+    let weights: &[f32] = &recurrent;
+    let matrix = Matrix::new(wide, hidden, |column, k| weights[column * hidden + k]);
     let mut sums = x.ordered(&SIGNAL).to_vec();
     let (mut cells, mut states) = (vec![0.0; items * rows * hidden], vec![0.0; items * rows * hidden]);
     let cx = all();
@@ -88,7 +85,12 @@ pub(crate) fn recur(input: &Tensor<3>, weight: &Tensor<2>) -> Option<Tensor<3>> 
     let y = tensor(states.clone(), &[items, rows, hidden], &SIGNAL);
     Some(record([&x, &w], y, move |gradient, wanted| {
         let g = ordered(gradient, &SIGNAL);
-        let matrix = Matrix::new(hidden, wide, |column, k| recurrent[k * hidden + column]);
+        let (g, weights): (&[f32], &[f32]) = (&g, &recurrent);
+        let matrix = Matrix::new(hidden, wide, |column, k| weights[k * hidden + column]);
+        let gates = gates(&sums, wide);
+        let mut bent = cells.clone();
+        kernel::pointwise(all(), Pointwise::Tanh, 1, &mut bent);
+        let zeros = vec![0.0; hidden];
         let mut slopes = vec![0.0; items * rows * wide];
         // Gradients of a row's states and cells that come from the row after it.
         let (mut of_states, mut of_cells) = (vec![0.0; items * hidden], vec![0.0; items * hidden]);
@@ -99,20 +101,20 @@ pub(crate) fn recur(input: &Tensor<3>, weight: &Tensor<2>) -> Option<Tensor<3>> 
             }
             for item in 0..items {
                 let at = item * rows + t;
-                let gates = gates(&sums[at * wide..][..wide]);
-                let cell = &cells[at * hidden..][..hidden];
-                let mut bent = cell.to_vec();
-                kernel::pointwise(super::alone(), Pointwise::Tanh, 1, &mut bent);
+                let gates = &gates[at * wide..][..wide];
+                let bent = &bent[at * hidden..][..hidden];
+                let g = &g[at * hidden..][..hidden];
+                let before = if t > 0 { &cells[(at - 1) * hidden..][..hidden] } else { &zeros[..] };
                 let slopes = &mut slopes[at * wide..][..wide];
-                let (next_state, next_cell) = (&of_states[item * hidden..], &mut of_cells[item * hidden..]);
+                let (next_state, next_cell) =
+                    (&of_states[item * hidden..][..hidden], &mut of_cells[item * hidden..][..hidden]);
                 for k in 0..hidden {
                     let (i, f) = (gates[k], gates[hidden + k]);
                     let (c, o) = (gates[2 * hidden + k], gates[3 * hidden + k]);
-                    let before = if t > 0 { cells[(at - 1) * hidden + k] } else { 0.0 };
-                    let state = g[at * hidden + k] + next_state[k];
+                    let state = g[k] + next_state[k];
                     let cell = next_cell[k] + state * o * (1.0 - bent[k] * bent[k]);
                     slopes[k] = cell * c * i * (1.0 - i);
-                    slopes[hidden + k] = cell * before * f * (1.0 - f);
+                    slopes[hidden + k] = cell * before[k] * f * (1.0 - f);
                     slopes[2 * hidden + k] = cell * i * (1.0 - c * c);
                     slopes[3 * hidden + k] = state * bent[k] * o * (1.0 - o);
                     next_cell[k] = cell * f;

@@ -1,7 +1,9 @@
 //! Convolutions of images without padding, channels last, as products of the engine's matrix kernel: the convolution, its
 //! adjoint, and the gradient of its weight. Weights are `[output, input / groups, height, width]`.
 
-use codec_core::kernel::{Compute, Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start, Weights, matmul, panel_len};
+use codec_core::kernel::{
+    Compute, Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start, Weights, matmul, pack, panel_len,
+};
 use rayon::prelude::*;
 
 use super::{all, alone};
@@ -81,6 +83,16 @@ fn product(cx: Compute<'_>, a: Rows<'_>, columns: usize, panels: &[f32], start: 
     debug_assert!(fits, "a product beyond its slices");
 }
 
+/// A matrix given by `weight(column, k)` in panel order.
+pub(super) fn packed(columns: usize, depth: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
+    let mut panels = vec![0.0; panel_len(columns, depth)];
+    panels.par_chunks_mut((PANEL * depth).max(1)).enumerate().for_each(|(i, panel)| {
+        let first = i * PANEL;
+        pack(PANEL.min(columns - first), depth, |column, k| weight(first + column, k), panel);
+    });
+    panels
+}
+
 /// Where the taps of one phase of the adjoint lie: the first tap, the step from tap to tap, and how many there are; the first
 /// shift in columns of the output, and the step of the shift.
 struct Phase {
@@ -112,26 +124,19 @@ pub(crate) fn correlate(geometry: Geometry, x: &[f32], weight: &[f32], bias: Opt
     let s = g.sizes();
     let [kh, kw] = g.kernel;
     let depth = kw * s.cin;
-    let len = panel_len(s.cout, depth);
     // For each group and tap of the height.
-    let mut panels = vec![0.0; g.groups * kh * len];
-    for (i, panel) in panels.chunks_exact_mut(len.max(1)).enumerate() {
-        let (group, h) = (i / kh, i % kh);
-        for o in 0..s.cout {
-            let column = &mut panel[o / PANEL * PANEL * depth + o % PANEL..];
-            let weight = &weight[(group * s.cout + o) * s.cin * kh * kw..][..s.cin * kh * kw];
-            for (c, taps) in weight.chunks_exact(kh * kw).enumerate() {
-                for (w, weight) in taps[h * kw..][..kw].iter().enumerate() {
-                    column[(w * s.cin + c) * PANEL] = *weight;
-                }
-            }
-        }
-    }
+    let panels: Vec<Vec<f32>> = (0..g.groups * kh)
+        .map(|i| {
+            let (group, h) = (i / kh, i % kh);
+            let weight = &weight[group * s.cout * s.cin * kh * kw..];
+            packed(s.cout, depth, |o, k| weight[((o * s.cin + k % s.cin) * kh + h) * kw + k / s.cin])
+        })
+        .collect();
     let mut y = vec![0.0; g.items * s.rows * s.columns * s.output];
     each(g.items, &mut y, |cx, item, y| {
         let x = &x[item * s.height * s.width * s.input..][..s.height * s.width * s.input];
         for (row, y) in y.chunks_exact_mut(s.columns * s.output).enumerate() {
-            for (i, panel) in panels.chunks_exact(len.max(1)).enumerate() {
+            for (i, panel) in panels.iter().enumerate() {
                 let (group, h) = (i / kh, i % kh);
                 let rows = Rows {
                     data: x,
@@ -169,18 +174,9 @@ pub(crate) fn adjoint(geometry: Geometry, y: &[f32], weight: &[f32], bias: Optio
         let depth = phase.taps * s.cout;
         for group in 0..g.groups {
             for h in 0..kh {
-                let mut panel = vec![0.0; panel_len(s.cin, depth)];
-                for tap in 0..phase.taps {
-                    let at = h * kw + phase.first + tap * phase.step;
-                    for o in 0..s.cout {
-                        let weight = &weight[(group * s.cout + o) * s.cin * kh * kw..][..s.cin * kh * kw];
-                        let row = (tap * s.cout + o) * PANEL;
-                        for (c, taps) in weight.chunks_exact(kh * kw).enumerate() {
-                            panel[c / PANEL * PANEL * depth + row + c % PANEL] = taps[at];
-                        }
-                    }
-                }
-                panels.push(panel);
+                let weight = &weight[group * s.cout * s.cin * kh * kw..];
+                let tap = |k: usize| h * kw + phase.first + k / s.cout * phase.step;
+                panels.push(packed(s.cin, depth, |c, k| weight[(k % s.cout * s.cin + c) * kh * kw + tap(k)]));
             }
         }
     }
@@ -223,104 +219,139 @@ pub(crate) fn adjoint(geometry: Geometry, y: &[f32], weight: &[f32], bias: Optio
     x
 }
 
-/// Columns of a product with the weight's gradient at a time: what fits into a cache.
-const CHUNK: usize = 1024;
+/// Values of a piece of a signal and of its result that fit into a cache together.
+const CACHED: usize = 1 << 17;
+
+/// Columns of the result that one product sums up over.
+const PIECE: std::ops::RangeInclusive<usize> = 128..=1024;
+
+/// Columns from which on parts of the sum are worth a memory of their own.
+const PARTED: usize = 1024;
 
 /// The gradient of the weight, of input and gradient of the output.
 pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let g = geometry.merged();
     let s = g.sizes();
     let [kh, kw] = g.kernel;
-    let stride = g.stride[1];
-    let tall = g.groups * kh * kw * s.cin * s.cout;
+    let taps = kh * kw;
+    let size = s.cin * s.cout;
+    let piece = (CACHED / (kh * g.stride[1] * s.input + s.output)).clamp(*PIECE.start(), *PIECE.end());
+    let along = s.columns.div_ceil(piece);
+    let pieces = g.items * s.rows * along;
     // The parts do not depend on the number of threads, so that neither do the sums.
-    let parts = if g.items == 1 { 1 } else { g.items.min(4) };
-    let wide = s.width.div_ceil(stride);
+    let parts = if g.items * s.rows * s.columns < PARTED { 1 } else { pieces.min(4) };
     let part = |part: usize| {
-        let cx = if parts == 1 { all() } else { alone() };
         // `[group, kh, kw, cin, cout]`.
-        let mut sum = vec![0.0_f32; tall];
-        let mut turned = vec![0.0; kh.min(s.height) * stride * s.input * wide];
-        let mut panels = vec![0.0; panel_len(s.cout, CHUNK.min(s.columns)) * g.groups];
-        for item in (g.items * part / parts)..(g.items * (part + 1) / parts) {
-            for row in 0..s.rows {
-                // Channels first, the phases of the stride apart.
-                for (h, turned) in turned.chunks_exact_mut(stride * s.input * wide).enumerate() {
-                    let from = (item * s.height + row * g.stride[0] + h * g.dilation[0]) * s.width * s.input;
-                    turn(&x[from..][..s.width * s.input], s.input, stride, wide, turned);
-                }
-                let from = (item * s.rows + row) * s.columns * s.output;
-                let y = &y[from..][..s.columns * s.output];
-                for first in (0..s.columns).step_by(CHUNK) {
-                    let depth = CHUNK.min(s.columns - first);
-                    let y = &y[first * s.output..][..depth * s.output];
-                    let len = panel_len(s.cout, depth);
-                    for group in 0..g.groups {
-                        columns(y, s.output, group * s.cout, s.cout, &mut panels[group * len..][..len]);
-                    }
-                    for (i, sum) in sum.chunks_exact_mut(s.cin * s.cout).enumerate() {
-                        let (group, h, w) = (i / (kh * kw), i / kw % kh, i % kw);
-                        let (p, shift) = (w * g.dilation[1] % stride, w * g.dilation[1] / stride);
-                        let rows = Rows {
-                            data: &turned,
-                            origin: ((h * stride + p) * s.input + group * s.cin) * wide + shift + first,
-                            rows: s.cin,
-                            row_stride: wide,
-                            taps: 1,
-                            tap_stride: 0,
-                            depth,
-                        };
-                        let out = Out { data: sum, origin: 0, row_stride: s.cout };
-                        product(cx, rows, s.cout, &panels[group * len..][..len], Start::Output, out);
-                    }
-                }
+        let mut sum = vec![0.0_f32; g.groups * taps * size];
+        let (mut turned, mut panels) = (Vec::new(), Vec::new());
+        for i in (pieces * part / parts)..(pieces * (part + 1) / parts) {
+            let (item, row, first) = (i / along / s.rows, i / along % s.rows, i % along * piece);
+            let depth = piece.min(s.columns - first);
+            let wide = turn_piece(&g, x, [item, row, first, depth], &mut turned);
+            let from = ((item * s.rows + row) * s.columns + first) * s.output;
+            let len = panel_len(s.cout, depth);
+            panels.resize(len * g.groups, 0.0);
+            for (group, panels) in panels.chunks_exact_mut(len.max(1)).enumerate() {
+                columns(&y[from..][..depth * s.output], s.output, group * s.cout, s.cout, panels);
+            }
+            let add = |cx: Compute<'_>, i: usize, sum: &mut [f32]| {
+                let (group, h, w) = (i / taps, i / kw % kh, i % kw);
+                let (p, shift) = (w * g.dilation[1] % g.stride[1], w * g.dilation[1] / g.stride[1]);
+                let rows = Rows {
+                    data: &turned,
+                    origin: ((h * g.stride[1] + p) * s.input + group * s.cin) * wide + shift,
+                    rows: s.cin,
+                    row_stride: wide,
+                    taps: 1,
+                    tap_stride: 0,
+                    depth,
+                };
+                let out = Out { data: sum, origin: 0, row_stride: s.cout };
+                product(cx, rows, s.cout, &panels[group * len..][..len], Start::Output, out);
+            };
+            let sums = sum.chunks_exact_mut(size).enumerate();
+            match (parts, g.groups * taps) {
+                (1, 1) => sums.for_each(|(i, sum)| add(all(), i, sum)),
+                (1, _) => sum.par_chunks_mut(size).enumerate().for_each(|(i, sum)| add(alone(), i, sum)),
+                _ => sums.for_each(|(i, sum)| add(alone(), i, sum)),
             }
         }
         sum
     };
     let sums: Vec<Vec<f32>> = if parts == 1 { vec![part(0)] } else { (0..parts).into_par_iter().map(part).collect() };
-    let mut weight = vec![0.0; s.output * s.cin * kh * kw];
-    for sum in &sums {
-        let size = s.cout * s.cin * kh * kw;
-        for (weight, sum) in weight.chunks_exact_mut(size).zip(sum.chunks_exact(size)) {
-            for (o, weight) in weight.chunks_exact_mut(s.cin * kh * kw).enumerate() {
-                for (c, weight) in weight.chunks_exact_mut(kh * kw).enumerate() {
-                    for (tap, w) in weight.iter_mut().enumerate() {
-                        *w += sum[(tap * s.cin + c) * s.cout + o];
+    let mut weight = vec![0.0; s.output * s.cin * taps];
+    if weight.is_empty() {
+        return weight;
+    }
+    for (group, weight) in weight.chunks_exact_mut(size * taps).enumerate() {
+        weight.par_chunks_mut(PANEL * s.cin * taps).enumerate().for_each(|(i, weight)| {
+            let (first, count) = (i * PANEL, PANEL.min(s.cout - i * PANEL));
+            for c in 0..s.cin {
+                for tap in 0..taps {
+                    let from = ((group * taps + tap) * s.cin + c) * s.cout + first;
+                    let mut all = [0.0; PANEL];
+                    for sum in &sums {
+                        all.iter_mut().zip(&sum[from..][..count]).for_each(|(all, sum)| *all += sum);
+                    }
+                    for (o, all) in all[..count].iter().enumerate() {
+                        weight[(o * s.cin + c) * taps + tap] = *all;
                     }
                 }
             }
-        }
+        });
     }
     weight
 }
 
-/// Sums over all rows of `[rows, channels]`.
-pub(crate) fn column_sums(y: &[f32], channels: usize) -> Vec<f32> {
-    let mut sums = vec![0.0; channels];
-    for row in y.chunks_exact(channels.max(1)) {
-        sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += y);
-    }
-    sums
-}
-
-/// `[columns, channels]` as `[stride, channels, wide]`: phases of the stride, channels first.
-fn turn(x: &[f32], channels: usize, stride: usize, wide: usize, out: &mut [f32]) {
+/// What a piece of a row of the result sees, as `[kh, stride, input, wide]`: phases of the stride, channels first. Returns
+/// `wide`.
+fn turn_piece(g: &Geometry, x: &[f32], [item, row, first, depth]: [usize; 4], turned: &mut Vec<f32>) -> usize {
     // In tiles that stay in a cache.
     const TILE: usize = 32;
-    let columns = x.len() / channels.max(1);
-    for (p, out) in out.chunks_exact_mut(channels * wide).enumerate() {
-        let there = columns.saturating_sub(p).div_ceil(stride);
+    let s = g.sizes();
+    let stride = g.stride[1];
+    let wide = depth + (g.kernel[1] - 1) * g.dilation[1] / stride;
+    turned.resize(g.kernel[0] * stride * s.input * wide, 0.0);
+    for (i, turned) in turned.chunks_exact_mut(s.input * wide).enumerate() {
+        let (h, p) = (i / stride, i % stride);
+        let from = ((item * s.height + row * g.stride[0] + h * g.dilation[0]) * s.width) * s.input;
+        let x = &x[from..][..s.width * s.input];
+        let there = wide.min(s.width.saturating_sub(first * stride + p).div_ceil(stride));
         for t0 in (0..there).step_by(TILE) {
             let t1 = (t0 + TILE).min(there);
-            for (c, row) in out.chunks_exact_mut(wide).enumerate() {
-                for (t, v) in (t0..t1).zip(&mut row[t0..t1]) {
-                    *v = x[(t * stride + p) * channels + c];
+            for (c, to) in turned.chunks_exact_mut(wide).enumerate() {
+                for (t, to) in (t0..t1).zip(&mut to[t0..t1]) {
+                    *to = x[((first + t) * stride + p) * s.input + c];
                 }
             }
         }
-        out.chunks_exact_mut(wide).for_each(|row| row[there..].fill(0.0));
+        turned.chunks_exact_mut(wide).for_each(|to| to[there..].fill(0.0));
     }
+    wide
+}
+
+/// Rows of a task for a thread.
+const ROWS: usize = 1024;
+
+/// Sums over all rows of `[rows, channels]`.
+pub(crate) fn column_sums(y: &[f32], channels: usize) -> Vec<f32> {
+    column_sums_of(y, y, channels, |y, _| y)
+}
+
+/// Sums over all rows of `f` of two signals `[rows, channels]`.
+pub(crate) fn column_sums_of(a: &[f32], b: &[f32], channels: usize, f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    let channels = channels.max(1);
+    let part = |(a, b): (&[f32], &[f32])| {
+        let mut sums = vec![0.0; channels];
+        for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
+            sums.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += f(*a, *b));
+        }
+        sums
+    };
+    let parts: Vec<Vec<f32>> = a.par_chunks(ROWS * channels).zip(b.par_chunks(ROWS * channels)).map(part).collect();
+    let mut sums = vec![0.0; channels];
+    parts.iter().for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part));
+    sums
 }
 
 /// Panels of the columns `first..first + count` of `[depth, stride]`.
