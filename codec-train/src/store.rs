@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, FloatDType, Gradients, Shape, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::{TrainError, cpu::layers};
 
 /// How far tensors take part in the recording of gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Store {
         let weight = format!("{name}.weight");
         let entry = self.remove(&weight).ok_or(TrainError::NoTensor(weight))?;
         let rows = entry.shape.first().copied().unwrap_or(1);
-        let g = norms(entry.value.clone().reshape([rows as i32, -1])).reshape([rows]);
+        let g = norms(entry.value.clone().reshape([rows as i32, -1]));
         let g = Entry { shape: vec![rows], value: g, trained: entry.trained };
         self.entries.insert(format!("{name}.weight_g"), g);
         self.entries.insert(format!("{name}.weight_v"), entry);
@@ -174,9 +174,10 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.inner().try_into_vec_as::<f32>().expect("the device hands its memory out")
 }
 
-/// Norms of the rows, `[rows, 1]`.
-fn norms(v: Tensor<2>) -> Tensor<2> {
-    v.square().sum_dim(1).sqrt()
+/// Norms of the rows.
+fn norms(v: Tensor<2>) -> Tensor<1> {
+    let rows = v.dims()[0];
+    layers::row_norms(&v).unwrap_or_else(|| v.square().sum_dim(1).sqrt().reshape([rows]))
 }
 
 fn shaped<const D: usize>(name: &str, shape: &[usize], value: Tensor<1>) -> Result<Tensor<D>, TrainError> {
@@ -249,8 +250,11 @@ impl Vars {
         let (_, g) = self.tensors.get(&format!("{layer}.weight_g"))?;
         let rows = g.dims()[0];
         let v = v.clone().reshape([rows as i32, -1]);
-        let factor = g.clone().reshape([rows, 1]) / norms(v.clone());
-        Some((v * factor).reshape([-1]))
+        if let Some(weight) = layers::weight_norm(&v, g) {
+            return Some(weight.reshape([-1]));
+        }
+        let factor = g.clone() / norms(v.clone());
+        Some((v * factor.reshape([rows, 1])).reshape([-1]))
     }
 
     /// Takes the gradients of all tensors that have one.

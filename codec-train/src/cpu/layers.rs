@@ -209,6 +209,40 @@ pub(crate) fn layer_norm(x: &Tensor<3>, weight: &Tensor<1>, bias: &Tensor<1>, ep
     }))
 }
 
+fn norms_of_rows(v: &[f32], columns: usize) -> Vec<f32> {
+    v.par_chunks(columns.max(1)).map(|row| dot(row, row).sqrt()).collect()
+}
+
+/// Norms of the rows, without a gradient.
+pub(crate) fn row_norms(v: &Tensor<2>) -> Option<Tensor<1>> {
+    let [rows, columns] = v.dims();
+    let norms = norms_of_rows(&Operand::of(v)?.plain(), columns);
+    Some(Tensor::from_primitive::<burn::backend::Flex>(plain(norms, &[rows])))
+}
+
+/// Rows of `v` with the norms `g`: `g v / |v|` (Salimans & Kingma 2016, equations 2 and 3). The quotient `g / |v|` is exactly 1
+/// where `g` is of [`row_norms`].
+pub(crate) fn weight_norm(v: &Tensor<2>, g: &Tensor<1>) -> Option<Tensor<2>> {
+    let [rows, columns] = v.dims();
+    let (of_v, of_g) = (Operand::of(v)?, Operand::of(g)?);
+    let (v, g) = (of_v.plain(), of_g.plain());
+    let norms = norms_of_rows(&v, columns);
+    let factors: Vec<f32> = g.iter().zip(&norms).map(|(g, norm)| g / norm).collect();
+    let mut y = v.to_vec();
+    y.par_chunks_mut(columns.max(1)).zip(&factors).for_each(|(y, factor)| y.iter_mut().for_each(|y| *y *= factor));
+    Some(record([&of_v, &of_g], plain(y, &[rows, columns]), move |gradient, wanted| {
+        let mut slopes = Elements(gradient.to_contiguous()).to_vec();
+        let v = v.par_chunks(columns.max(1)).zip(norms.par_iter().zip(&factors));
+        let of_g = slopes.par_chunks_mut(columns.max(1)).zip(v).map(|(slope, (v, (norm, factor)))| {
+            let along = dot(slope, v) / norm;
+            slope.iter_mut().zip(v).for_each(|(s, v)| *s = factor * (*s - v * (along / norm)));
+            along
+        });
+        let of_g: Vec<f32> = of_g.collect();
+        [wanted[0].then(|| plain(slopes, &[rows, columns])), wanted[1].then(|| plain(of_g, &[rows]))]
+    }))
+}
+
 /// Partial sums that a processor adds side by side.
 const LANES: usize = 16;
 
