@@ -1,5 +1,7 @@
 //! Pointwise functions, layer norm, sums, and mean differences.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::{backend::flex::FlexTensor, tensor::Tensor};
 use codec_core::kernel::{self, Pointwise};
 use rayon::prelude::*;
@@ -152,6 +154,15 @@ pub(crate) fn scale(x: &Tensor<3>, factors: &Tensor<1>) -> Option<Tensor<3>> {
     }))
 }
 
+/// `a + b`, element by element.
+fn summed(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut y = a.to_vec();
+    y.par_chunks_mut(TASK).zip(b.par_chunks(TASK)).for_each(|(y, b)| {
+        kernel::add(alone(), y, b);
+    });
+    y
+}
+
 /// A sum, which lies as its first operand.
 pub(crate) fn add<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor<D>> {
     let shape = a.dims();
@@ -160,13 +171,29 @@ pub(crate) fn add<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor
     }
     let (a, b) = (Operand::of(a)?, Operand::of(b)?);
     let (there, back) = lie(&a.value);
-    let mut y = a.ordered(&there).to_vec();
-    let b_there = b.ordered(&there);
-    y.par_chunks_mut(TASK).zip(b_there.par_chunks(TASK)).for_each(|(y, b)| {
-        kernel::add(alone(), y, b);
-    });
-    let y = like(y, &shape, &there, &back);
+    let y = like(summed(&a.ordered(&there), &b.ordered(&there)), &shape, &there, &back);
     Some(record([&a, &b], y, |gradient, wanted| wanted.map(|wanted| wanted.then(|| gradient.clone()))))
+}
+
+/// A tensor twice, so that its two gradients are added up here: burn adds signals that do not lie in the order of their axes
+/// element by element. What is differentiated must need both.
+pub(crate) fn forked<const D: usize>(x: Tensor<D>) -> [Tensor<D>; 2] {
+    let Some(operand) = Operand::of(&x).filter(|o| o.tracked.is_some()) else { return [x.clone(), x] };
+    let shape = x.dims();
+    let (there, back) = lie(&operand.value);
+    // The gradient that came first waits for the other.
+    let first = Arc::new(Mutex::new(None::<FlexTensor>));
+    [(); 2].map(|()| {
+        let (first, there, back) = (first.clone(), there.clone(), back.clone());
+        record([&operand], operand.value.clone(), move |gradient, _| {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(other) = first.take() else {
+                *first = Some(gradient.clone());
+                return [None];
+            };
+            [Some(like(summed(&ordered(&other, &there), &ordered(gradient, &there)), &shape, &there, &back))]
+        })
+    })
 }
 
 /// Channels of `[items, channels, rows]` with zero mean and unit variance at every row, times a weight and plus a bias (Ba et

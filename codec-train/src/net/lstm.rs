@@ -3,10 +3,10 @@
 use burn::tensor::{Tensor, activation::sigmoid};
 use codec_core::spec::Lstm;
 
-use crate::{TrainError, Vars, cpu};
+use crate::{TrainError, Vars, cpu, cpu::layers};
 
 pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
-    let mut y = x.clone();
+    let [mut y, x] = if l.skip { layers::forked(x) } else { [x.clone(), x] };
     for layer in 0..l.layers {
         let ahead = direction(l, vars, &format!("l{layer}"), y.clone(), false)?;
         y = if l.bidirectional {
@@ -20,7 +20,7 @@ pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, 
         return Ok(y);
     }
     let times = y.dims()[1] / x.dims()[1].max(1);
-    Ok(if times > 1 { y + x.repeat_dim(1, times) } else { y + x })
+    Ok(super::added(y, if times > 1 { x.repeat_dim(1, times) } else { x }))
 }
 
 /// Rows whose gates are computed in one product: what that takes does not grow with the signal.

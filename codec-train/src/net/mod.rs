@@ -96,16 +96,18 @@ impl Network {
             Layer::ConvTranspose(l) => conv::transposed(l, vars, x)?,
             Layer::Activation(a) => activate(a, vars, x)?,
             Layer::Residual(l) => {
-                let body = self.chain(&l.body, vars, x.clone())?;
-                let shortcut = self.chain(&l.shortcut, vars, x)?;
-                layers::add(&body, &shortcut).unwrap_or_else(|| shortcut + body)
+                let [x, again] = layers::forked(x);
+                added(self.chain(&l.body, vars, x)?, self.chain(&l.shortcut, vars, again)?)
             }
             Layer::Parallel(l) => {
-                let mut sum: Option<Tensor<3>> = None;
-                for branch in &l.branches {
-                    let y = self.chain(&branch.body, vars, x.clone())?;
+                let (mut sum, mut rest) = (None, x.clone());
+                for (i, branch) in l.branches.iter().enumerate() {
+                    let last = i + 1 == l.branches.len();
+                    let [own, left] = if last { [rest.clone(), rest] } else { layers::forked(rest) };
+                    rest = left;
+                    let y = self.chain(&branch.body, vars, own)?;
                     let y = match sum {
-                        Some(sum) => sum + y,
+                        Some(sum) => added(sum, y),
                         None => y,
                     };
                     sum = Some(self.chain(&branch.then, vars, y)?);
@@ -167,6 +169,10 @@ impl Network {
             }
         })
     }
+}
+
+fn added(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
+    layers::add(&a, &b).unwrap_or_else(|| a + b)
 }
 
 /// A signal without some of its first and last rows.
