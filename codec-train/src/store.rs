@@ -284,6 +284,9 @@ impl Grads {
 
     /// Multiplies all.
     pub fn scale(&mut self, factor: f32) {
+        if factor == 1.0 {
+            return;
+        }
         for grad in self.0.values_mut() {
             *grad = grad.clone().mul_scalar(factor);
         }
@@ -291,7 +294,8 @@ impl Grads {
 
     /// The Euclidean norm over all of them.
     pub fn norm(&self) -> f64 {
-        let squares = self.0.values().map(|g| f64::from(g.clone().square().sum().into_scalar::<f32>()));
+        let burns = |g: &Tensor<1>| f64::from(g.clone().square().sum().into_scalar::<f32>());
+        let squares = self.0.values().map(|g| layers::sum_of_squares(g).unwrap_or_else(|| burns(g)));
         squares.sum::<f64>().sqrt()
     }
 }

@@ -289,6 +289,12 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// The sum of all squares.
+pub(crate) fn sum_of_squares(x: &Tensor<1>) -> Option<f64> {
+    let parts: Vec<f64> = Operand::of(x)?.plain().par_chunks(TASK).map(|x| f64::from(dot(x, x))).collect();
+    Some(parts.iter().sum())
+}
+
 /// The mean absolute value.
 pub(crate) fn mean_magnitude<const D: usize>(x: &Tensor<D>) -> Option<f32> {
     let operand = Operand::of(x)?;

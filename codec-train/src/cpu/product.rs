@@ -232,6 +232,43 @@ const PARTED: usize = 1024;
 pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let g = geometry.merged();
     let s = g.sizes();
+    let taps = g.kernel[0] * g.kernel[1];
+    let (size, columns) = (s.cin * s.cout, s.columns);
+    if [g.items, g.groups, taps, s.rows, s.width] == [1, 1, 1, 1, columns] {
+        // With input and output in each other's place the sums lie as the weight does.
+        let mut sums = gradient_sums(Geometry { channels: [s.output, s.input], ..g }, y, x).into_iter();
+        let mut weight = sums.next().unwrap_or_default();
+        sums.for_each(|sum| weight.iter_mut().zip(&sum).for_each(|(w, sum)| *w += sum));
+        return weight;
+    }
+    let sums = gradient_sums(g, x, y);
+    let mut weight = vec![0.0; s.output * s.cin * taps];
+    if weight.is_empty() {
+        return weight;
+    }
+    for (group, weight) in weight.chunks_exact_mut(size * taps).enumerate() {
+        weight.par_chunks_mut(PANEL * s.cin * taps).enumerate().for_each(|(i, weight)| {
+            let (first, count) = (i * PANEL, PANEL.min(s.cout - i * PANEL));
+            for c in 0..s.cin {
+                for tap in 0..taps {
+                    let from = ((group * taps + tap) * s.cin + c) * s.cout + first;
+                    let mut all = [0.0; PANEL];
+                    for sum in &sums {
+                        all.iter_mut().zip(&sum[from..][..count]).for_each(|(all, sum)| *all += sum);
+                    }
+                    for (o, all) in all[..count].iter().enumerate() {
+                        weight[(o * s.cin + c) * taps + tap] = *all;
+                    }
+                }
+            }
+        });
+    }
+    weight
+}
+
+/// Parts of the gradient of the weight that are to be added up, each `[group, kh, kw, cin, cout]`.
+fn gradient_sums(g: Geometry, x: &[f32], y: &[f32]) -> Vec<Vec<f32>> {
+    let s = g.sizes();
     let [kh, kw] = g.kernel;
     let taps = kh * kw;
     let size = s.cin * s.cout;
@@ -241,7 +278,6 @@ pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f
     // The parts do not depend on the number of threads, so that neither do the sums.
     let parts = if g.items * s.rows * s.columns < PARTED { 1 } else { pieces.min(4) };
     let part = |part: usize| {
-        // `[group, kh, kw, cin, cout]`.
         let mut sum = vec![0.0_f32; g.groups * taps * size];
         let (mut turned, mut panels) = (Vec::new(), Vec::new());
         for i in (pieces * part / parts)..(pieces * (part + 1) / parts) {
@@ -278,29 +314,7 @@ pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f
         }
         sum
     };
-    let sums: Vec<Vec<f32>> = if parts == 1 { vec![part(0)] } else { (0..parts).into_par_iter().map(part).collect() };
-    let mut weight = vec![0.0; s.output * s.cin * taps];
-    if weight.is_empty() {
-        return weight;
-    }
-    for (group, weight) in weight.chunks_exact_mut(size * taps).enumerate() {
-        weight.par_chunks_mut(PANEL * s.cin * taps).enumerate().for_each(|(i, weight)| {
-            let (first, count) = (i * PANEL, PANEL.min(s.cout - i * PANEL));
-            for c in 0..s.cin {
-                for tap in 0..taps {
-                    let from = ((group * taps + tap) * s.cin + c) * s.cout + first;
-                    let mut all = [0.0; PANEL];
-                    for sum in &sums {
-                        all.iter_mut().zip(&sum[from..][..count]).for_each(|(all, sum)| *all += sum);
-                    }
-                    for (o, all) in all[..count].iter().enumerate() {
-                        weight[(o * s.cin + c) * taps + tap] = *all;
-                    }
-                }
-            }
-        });
-    }
-    weight
+    if parts == 1 { vec![part(0)] } else { (0..parts).into_par_iter().map(part).collect() }
 }
 
 /// What a piece of a row of the result sees, as `[kh, stride, input, wide]`: phases of the stride, channels first. Returns

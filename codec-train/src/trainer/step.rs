@@ -101,8 +101,8 @@ impl Trainer {
         let factor = 1.0 / (batches.len() as f32 * self.scale.scale());
         sums.grads.scale(factor);
         sums.judge_grads.scale(factor);
-        let norms = [("gradient of the codec", &sums.grads), ("gradient of the discriminators", &sums.judge_grads)]
-            .map(|(what, grads)| (what, grads.norm()));
+        let [norm, judge_norm] = [sums.grads.norm(), sums.judge_grads.norm()];
+        let norms = [("gradient of the codec", norm), ("gradient of the discriminators", judge_norm)];
         let wrong = norms.into_iter().find(|(_, norm)| !norm.is_finite());
         let goes_on = self.scale.step(wrong.is_none());
         if let Some((what, norm)) = wrong {
@@ -115,14 +115,14 @@ impl Trainer {
         let steps = self.recipe.run.steps;
         let rate = self.recipe.optimizer.rate_at(step, steps);
         if !sums.grads.0.is_empty() {
-            let norm = self.optimizer.step(&mut self.weights, sums.grads, rate);
+            self.optimizer.step(&mut self.weights, sums.grads, norm, rate);
             sums.norms.insert("codec".to_owned(), norm);
         }
         if !sums.judge_grads.0.is_empty() {
             let since = step.saturating_sub(self.recipe.run.discriminator_start);
             let judge_rate = self.recipe.discriminator_optimizer.rate_at(since, steps);
-            let norm = self.judge_optimizer.step(&mut self.judges, sums.judge_grads, judge_rate);
-            sums.norms.insert("discriminators".to_owned(), norm);
+            self.judge_optimizer.step(&mut self.judges, sums.judge_grads, judge_norm, judge_rate);
+            sums.norms.insert("discriminators".to_owned(), judge_norm);
         }
         let quantizer = self.codec.quantizer();
         let (books, revived) = quantizer.update(&*self.group, &mut self.weights, &sums.uses, self.recipe.seed, step)?;
