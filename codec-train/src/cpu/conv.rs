@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Elements, Operand, SIGNAL, alone,
-    product::{Geometry, adjoint, column_sums, correlate, weight_gradient},
+    product::{Geometry, adjoint, column_sums, correlate, taps_first, weight_gradient},
     record, tensor,
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn conv2d(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>, option
         groups: options.groups,
     };
     let (x, w, b) = (Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?);
-    let (signal, kernel) = (x.ordered(&lie.there), w.plain());
+    let (signal, kernel) = (x.ordered(&lie.there), taps_first(w.plain(), input / options.groups, kh * kw));
     let y = correlate(geometry, &signal, &kernel, Some(&b.plain()));
     let [rows, columns] = geometry.output();
     let y = tensor(y, &[items, rows, columns, output], &lie.back);
@@ -91,7 +91,7 @@ pub(crate) fn conv1d(
         groups,
     };
     let (x, w) = (Operand::of(x)?, Operand::of(weight)?);
-    let (signal, kernel) = (x.ordered(&SIGNAL), w.plain());
+    let (signal, kernel) = (x.ordered(&SIGNAL), taps_first(w.plain(), per_group, taps));
     let b = with_bias(bias)?;
     let y = correlate(geometry, &signal, &kernel, b.as_ref().map(|b| b.plain()).as_deref());
     let y = tensor(y, &[items, geometry.output()[1], output], &SIGNAL);
@@ -127,7 +127,7 @@ pub(crate) fn conv_transpose1d(
         groups,
     };
     let (x, w) = (Operand::of(x)?, Operand::of(weight)?);
-    let (signal, kernel) = (x.ordered(&SIGNAL), w.plain());
+    let (signal, kernel) = (x.ordered(&SIGNAL), taps_first(w.plain(), per_group, taps));
     let b = with_bias(bias)?;
     let y = adjoint(geometry, &signal, &kernel, b.as_ref().map(|b| b.plain()).as_deref());
     let y = tensor(y, &[items, len, output], &SIGNAL);

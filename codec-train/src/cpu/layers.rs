@@ -57,26 +57,31 @@ impl Function {
         }
     }
 
-    /// The gradient, in place, of elements `x` with values `y`.
-    fn backward(self, x: &[f32], y: &[f32], g: &mut [f32]) {
-        let all = x.iter().zip(y).zip(g.iter_mut()).map(|((x, y), g)| (*x, *y, g));
+    /// The gradient `g` of elements `x` with values `y` before the function.
+    fn backward(self, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
+        fn each(x: &[f32], y: &[f32], g: &[f32], slope: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+            let all = x.par_iter().zip(y).zip(g).with_min_len(TASK);
+            all.map(|((x, y), g)| g * slope(*x, *y)).collect()
+        }
         match self {
-            Self::Elu(alpha) => all.for_each(|(x, y, g)| *g *= if x > 0.0 { 1.0 } else { y + alpha }),
-            Self::LeakyRelu(slope) => all.for_each(|(x, _, g)| *g *= if x > 0.0 { 1.0 } else { slope }),
-            Self::Tanh => all.for_each(|(_, y, g)| *g *= 1.0 - y * y),
+            Self::Elu(alpha) => each(x, y, g, |x, y| if x > 0.0 { 1.0 } else { y + alpha }),
+            Self::LeakyRelu(slope) => each(x, y, g, |x, _| if x > 0.0 { 1.0 } else { slope }),
+            Self::Tanh => each(x, y, g, |_, y| 1.0 - y * y),
             // With the sigmoid s = y / x: s + y (1 - s).
-            Self::Silu => all.for_each(|(x, y, g)| {
+            Self::Silu => each(x, y, g, |x, y| {
                 let s = if x.abs() > 1e-20 { y / x } else { 0.5 };
-                *g *= s + y * (1.0 - s);
+                s + y * (1.0 - s)
             }),
             // With the normal distribution P = y / x: P + x p(x); exp(-x^2 / 2) is the kernel's ELU and 1.
             Self::Gelu => {
-                let mut density: Vec<f32> = x.iter().map(|x| -0.5 * x * x).collect();
-                kernel::pointwise(alone(), Pointwise::Elu(1.0), 1, &mut density);
-                for ((x, y, g), e) in all.zip(&density) {
+                let mut density: Vec<f32> = x.par_iter().with_min_len(TASK).map(|x| -0.5 * x * x).collect();
+                kernel::pointwise(all(), Pointwise::Elu(1.0), 1, &mut density);
+                let slopes = x.par_iter().zip(y).zip(&density).zip(g).with_min_len(TASK);
+                let slope = |(((x, y), e), g): (((&f32, &f32), &f32), &f32)| {
                     let p = if x.abs() > 1e-20 { y / x } else { 0.5 };
-                    *g *= p + x * (e + 1.0) * 0.398_942_3;
-                }
+                    g * (p + x * (e + 1.0) * 0.398_942_3)
+                };
+                slopes.map(slope).collect()
             }
         }
     }
@@ -93,10 +98,7 @@ pub(crate) fn pointwise<const D: usize>(x: &Tensor<D>, f: Function) -> Option<Te
     let y = like(y, &shape, &there, &back);
     let values = Elements(y.permute(&there));
     Some(record([&operand], y, move |gradient, _| {
-        let mut g = ordered(gradient, &there).to_vec();
-        g.par_chunks_mut(TASK)
-            .zip(x.par_chunks(TASK).zip(values.par_chunks(TASK)))
-            .for_each(|(g, (x, y))| f.backward(x, y, g));
+        let g = f.backward(&x, &values, &ordered(gradient, &there));
         [Some(like(g, &shape, &there, &back))]
     }))
 }

@@ -1,12 +1,13 @@
 //! Convolutions of images without padding, channels last, as products of the engine's matrix kernel: the convolution, its
-//! adjoint, and the gradient of its weight. Weights are `[output, input / groups, height, width]`.
+//! adjoint, and the gradient of its weight. Weights are `[output, height, width, input / groups]` here, as [`taps_first`] turns
+//! them, and their gradients lie as the tensors do.
 
 use codec_core::kernel::{
     Compute, Epilogue, Out, PANEL, Panels, Pointwise, Rows, Start, Weights, matmul, pack, panel_len,
 };
 use rayon::prelude::*;
 
-use super::{all, alone};
+use super::{Elements, all, alone};
 
 /// Sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,39 @@ fn product(cx: Compute<'_>, a: Rows<'_>, columns: usize, panels: &[f32], start: 
     debug_assert!(fits, "a product beyond its slices");
 }
 
+/// A weight `[output, input / groups, height, width]` as `[output, height, width, input / groups]`.
+pub(crate) fn taps_first(weight: Elements, inputs: usize, taps: usize) -> Weight {
+    if taps == 1 {
+        return Weight::Same(weight);
+    }
+    let mut turned = vec![0.0; weight.len()];
+    let len = (inputs * taps).max(1);
+    turned.par_chunks_mut(len).zip(weight.par_chunks(len)).for_each(|(to, from)| {
+        for (tap, to) in to.chunks_exact_mut(inputs).enumerate() {
+            to.iter_mut().zip(from[tap..].iter().step_by(taps)).for_each(|(to, from)| *to = *from);
+        }
+    });
+    Weight::Turned(turned)
+}
+
+/// What [`taps_first`] gives.
+pub(crate) enum Weight {
+    /// Nothing is to be turned.
+    Same(Elements),
+    /// Turned.
+    Turned(Vec<f32>),
+}
+
+impl std::ops::Deref for Weight {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Same(elements) => elements,
+            Self::Turned(values) => values,
+        }
+    }
+}
+
 /// A matrix given by `weight(column, k)` in panel order.
 pub(super) fn packed(columns: usize, depth: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
     let mut panels = vec![0.0; panel_len(columns, depth)];
@@ -129,7 +163,7 @@ pub(crate) fn correlate(geometry: Geometry, x: &[f32], weight: &[f32], bias: Opt
         .map(|i| {
             let (group, h) = (i / kh, i % kh);
             let weight = &weight[group * s.cout * s.cin * kh * kw..];
-            packed(s.cout, depth, |o, k| weight[((o * s.cin + k % s.cin) * kh + h) * kw + k / s.cin])
+            packed(s.cout, depth, |o, k| weight[(o * kh + h) * depth + k])
         })
         .collect();
     let mut y = vec![0.0; g.items * s.rows * s.columns * s.output];
@@ -176,7 +210,7 @@ pub(crate) fn adjoint(geometry: Geometry, y: &[f32], weight: &[f32], bias: Optio
             for h in 0..kh {
                 let weight = &weight[group * s.cout * s.cin * kh * kw..];
                 let tap = |k: usize| h * kw + phase.first + k / s.cout * phase.step;
-                panels.push(packed(s.cin, depth, |c, k| weight[(k % s.cout * s.cin + c) * kh * kw + tap(k)]));
+                panels.push(packed(s.cin, depth, |c, k| weight[(k % s.cout * kh * kw + tap(k)) * s.cin + c]));
             }
         }
     }
@@ -189,10 +223,15 @@ pub(crate) fn adjoint(geometry: Geometry, y: &[f32], weight: &[f32], bias: Optio
         if let Some(bias) = bias {
             x.chunks_exact_mut(s.input).for_each(|x| x.copy_from_slice(bias));
         }
-        let mut room = vec![0.0; padded * s.output];
+        let mut room = if padded > s.columns { vec![0.0; padded * s.output] } else { Vec::new() };
         for row in 0..s.rows {
-            let from = (item * s.rows + row) * s.columns * s.output;
-            room[side * s.output..][..s.columns * s.output].copy_from_slice(&y[from..][..s.columns * s.output]);
+            let y = &y[(item * s.rows + row) * s.columns * s.output..][..s.columns * s.output];
+            let y = if padded > s.columns {
+                room[side * s.output..][..y.len()].copy_from_slice(y);
+                &room[..]
+            } else {
+                y
+            };
             let mut panels = panels.iter();
             for (p, phase) in phases.iter().enumerate() {
                 let Some(phase) = phase else { continue };
@@ -200,7 +239,7 @@ pub(crate) fn adjoint(geometry: Geometry, y: &[f32], weight: &[f32], bias: Optio
                     for (h, panel) in (0..kh).zip(&mut panels) {
                         let x = &mut x[(row * g.stride[0] + h * g.dilation[0]) * s.width * s.input..];
                         let rows = Rows {
-                            data: &room,
+                            data: y,
                             origin: (side - phase.shift) * s.output + group * s.cout,
                             rows: s.width.saturating_sub(p).div_ceil(stride),
                             row_stride: s.output,
