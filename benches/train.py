@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Training steps per second: `codec-train` beside PyTorch with the same networks, losses, batch and optimiser, no
-discriminators, on this processor, in one run.
+"""Training steps per second: `codec-train` beside PyTorch with the same networks, losses, batch and optimiser, on this
+processor, in one run.
 
-    python3 benches/train.py CODEC_TRAIN [--system nano-16k|encodec-24k] [--threads N] [--rounds N]
+    python3 benches/train.py CODEC_TRAIN [--system nano-16k|encodec-24k] [--discriminators] [--threads N] [--rounds N]
 
-Needs torch, and for encodec-24k the package encodec. Both sides train on noise; steps are timed by the difference of a long
+Needs torch, and for encodec-24k and --discriminators (EnCodec's three of its multi-scale STFT) the package encodec. Both sides train on noise; steps are timed by the difference of a long
 and a short run, in turn, and the medians compared."""
 import argparse, math, os, statistics, subprocess, tempfile, time, wave
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("codec_train")
 parser.add_argument("--system", choices=["nano-16k", "encodec-24k"], default="nano-16k")
+parser.add_argument("--discriminators", action="store_true")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--steps", type=int, default=20)
@@ -145,20 +146,59 @@ def mel_loss(a, b):
 
 model = Nano() if args.system == "nano-16k" else encodec()
 optimizer = torch.optim.AdamW(model.parameters(), 3e-4, (0.9, 0.99), weight_decay=0.0)
+if args.discriminators:
+    from encodec.msstftd import MultiScaleSTFTDiscriminator
+    judges = MultiScaleSTFTDiscriminator(filters=32, n_ffts=[2048, 1024, 512], hop_lengths=[512, 256, 128], win_lengths=[2048, 1024, 512])
+    judge_optimizer = torch.optim.AdamW(judges.parameters(), 3e-4, (0.9, 0.99), weight_decay=0.0)
 print(f"PyTorch {torch.__version__}: {sum(p.numel() for p in model.parameters())} parameters, {args.threads} threads, "
       f"{BATCH} items of one second")
+
+
+def judge_step(x, y):
+    """Hinge loss of the discriminators (their gradients stay), and what the codec gets: hinge loss and relative features."""
+    real, of_real = judges(x)
+    fake, _ = judges(y.detach())
+    own = sum(F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake)) / len(real)
+    judge_optimizer.zero_grad(set_to_none=True)
+    own.backward()
+    for p in judges.parameters():
+        p.requires_grad_(False)
+    fake, of_fake = judges(y)
+    for p in judges.parameters():
+        p.requires_grad_(True)
+    adversarial = sum(F.relu(1 - f).mean() for f in fake) / len(fake)
+    pairs = [(a.detach(), b) for real, fake in zip(of_real, of_fake) for a, b in zip(real, fake)]
+    return adversarial + sum((b - a).abs().mean() / a.abs().mean() for a, b in pairs) / len(pairs)
 
 
 def torch_step():
     x = torch.randn(BATCH, 1, RATE) * 0.1
     y, commitment = model(x)
     loss = mel_loss(y, x) + (y - x).abs().mean() + 0.25 * commitment
+    if args.discriminators:
+        loss = loss + judge_step(x, y)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     optimizer.step()
+    if args.discriminators:
+        nn.utils.clip_grad_norm_(judges.parameters(), 5.0)
+        judge_optimizer.step()
 
 
+JUDGES = """
+adversarial = 1.0
+features = 1.0
+adversarial_kind = "hinge"
+feature_norm = "relative"
+[[discriminators]]
+type = "multi-stft"
+windows = [2048, 1024, 512]
+channels = 32
+[discriminator_optimizer]
+betas = [0.9, 0.99]
+clip = 5.0
+"""
 RECIPE = """
 [model]
 system = "%s"
@@ -173,6 +213,7 @@ decay = 0.98
 [loss]
 waveform_l1 = 1.0
 mel_scales = [%s]
+%s
 [optimizer]
 betas = [0.9, 0.99]
 clip = 5.0
@@ -189,7 +230,7 @@ def codec_train(folder, steps):
     scales = ", ".join("{ window = %d, hop = %d, mels = %d }" % s for s in SCALES)
     system, more = {"nano-16k": ("nano-16k", ""), "encodec-24k": ("encodec-24khz", "stages = 8\nweight_norm = true")}[args.system]
     with open(recipe, "w") as f:
-        f.write(RECIPE % (system, more, BATCH, scales, steps))
+        f.write(RECIPE % (system, more, BATCH, scales, JUDGES if args.discriminators else "", steps))
     start = time.perf_counter()
     subprocess.run([args.codec_train, "train", recipe, "--data", os.path.join(folder, "data"), "--out", os.path.join(run, "out"),
                     "--quiet"], check=True, env=dict(os.environ, RAYON_NUM_THREADS=str(args.threads)))
@@ -212,4 +253,5 @@ with tempfile.TemporaryDirectory() as folder:
         theirs.append((time.perf_counter() - start) / args.steps)
         ours.append((codec_train(folder, args.steps + WARM_UP) - codec_train(folder, WARM_UP)) / args.steps)
     a, b = statistics.median(ours), statistics.median(theirs)
-    print(f"{args.system}: codec-train {1 / a:.2f} steps/s, PyTorch {1 / b:.2f} steps/s, ratio {b / a:.2f}")
+    name = args.system + (" with discriminators" if args.discriminators else "")
+    print(f"{name}: codec-train {1 / a:.2f} steps/s, PyTorch {1 / b:.2f} steps/s, ratio {b / a:.2f}")

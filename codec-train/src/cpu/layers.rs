@@ -93,7 +93,7 @@ pub(crate) fn pointwise<const D: usize>(x: &Tensor<D>, f: Function) -> Option<Te
     let operand = Operand::of(x)?;
     let (there, back) = lie(&operand.value);
     let x = operand.ordered(&there);
-    let mut y = x.to_vec();
+    let mut y: Vec<f32> = x.par_iter().with_min_len(TASK).copied().collect();
     kernel::pointwise(all(), f.kernel(), 1, &mut y);
     let y = like(y, &shape, &there, &back);
     let values = Elements(y.permute(&there));
@@ -177,23 +177,32 @@ pub(crate) fn add<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor
     Some(record([&a, &b], y, |gradient, wanted| wanted.map(|wanted| wanted.then(|| gradient.clone()))))
 }
 
-/// A tensor twice, so that its two gradients are added up here: burn adds signals that do not lie in the order of their axes
-/// element by element. What is differentiated must need both.
+/// A tensor twice, so that its gradients are added up here: burn adds signals that do not lie in the order of their axes
+/// element by element.
 pub(crate) fn forked<const D: usize>(x: Tensor<D>) -> [Tensor<D>; 2] {
     let Some(operand) = Operand::of(&x).filter(|o| o.tracked.is_some()) else { return [x.clone(), x] };
     let shape = x.dims();
     let (there, back) = lie(&operand.value);
-    // The gradient that came first waits for the other.
-    let first = Arc::new(Mutex::new(None::<FlexTensor>));
+    // Whether a branch has handed its gradient on, and that of the other, if there is one.
+    let seen = Arc::new(Mutex::new((false, None::<FlexTensor>)));
+    let other = seen.clone();
+    let trunk: Tensor<D> = record([&operand], operand.value.clone(), move |gradient, _| {
+        let other = other.lock().unwrap_or_else(PoisonError::into_inner).1.take();
+        let sum = |other: FlexTensor| {
+            like(summed(&ordered(&other, &there), &ordered(gradient, &there)), &shape, &there, &back)
+        };
+        [Some(other.map_or_else(|| gradient.clone(), sum))]
+    });
+    let Some(trunk) = Operand::of(&trunk) else { return [x.clone(), x] };
     [(); 2].map(|()| {
-        let (first, there, back) = (first.clone(), there.clone(), back.clone());
-        record([&operand], operand.value.clone(), move |gradient, _| {
-            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(other) = first.take() else {
-                *first = Some(gradient.clone());
+        let seen = seen.clone();
+        record([&trunk], trunk.value.clone(), move |gradient, _| {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut seen.0, true) {
+                seen.1 = Some(gradient.clone());
                 return [None];
-            };
-            [Some(like(summed(&ordered(&other, &there), &ordered(gradient, &there)), &shape, &there, &back))]
+            }
+            [Some(gradient.clone())]
         })
     })
 }
@@ -326,7 +335,7 @@ pub(crate) fn mean_difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> O
                 0.0
             }
         };
-        let x = x.iter().zip(&y[..]).map(sign).collect();
+        let x = x.par_iter().zip(&y[..]).with_min_len(TASK).map(sign).collect();
         [Some(like(x, &shape, &there, &back))]
     }))
 }

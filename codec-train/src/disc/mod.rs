@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Store, TrainError, Vars, cpu,
-    cpu::layers::{Function, pointwise},
+    cpu::layers::{Function, forked, pointwise},
     loss::{Ends, Judged, Spectrogram},
     net::{Random, conv_bound},
 };
@@ -335,7 +335,9 @@ impl Discriminator {
             for (i, l) in self.stack.iter().enumerate() {
                 let y = convolve(&format!("{}.{band}.{i}", self.name), l, vars, x)?;
                 x = pointwise(&y, Function::LeakyRelu(self.slope as f32)).unwrap_or_else(|| leaky_relu(y, self.slope));
-                features.push(x.clone());
+                let [next, feature] = forked(x);
+                features.push(feature);
+                x = next;
             }
             ends.push(x);
         }

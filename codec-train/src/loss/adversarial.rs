@@ -17,6 +17,14 @@ pub struct Judged {
     pub features: Vec<Tensor<4>>,
 }
 
+impl Judged {
+    /// The same without a past.
+    pub(crate) fn inner(&self) -> Self {
+        let features = self.features.iter().map(|f| f.clone().inner()).collect();
+        Self { score: self.score.clone().inner(), features }
+    }
+}
+
 /// The form of the adversarial losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

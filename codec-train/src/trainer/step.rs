@@ -206,7 +206,8 @@ impl Trainer {
                 let grads = vars.gradients(&mut loss.mul_scalar(share).backward());
                 sums.judge_grads.add(grads);
             }
-            self.discriminators.forward(&self.judge_vars(Tracking::None), real.clone().inner())?
+            // What the codec is compared with, by the discriminators as they were before the step too.
+            seen_real.iter().map(Judged::inner).collect()
         } else {
             Vec::new()
         };
