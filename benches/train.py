@@ -4,7 +4,8 @@ processor, in one run.
 
     python3 benches/train.py CODEC_TRAIN [--system nano-16k|encodec-24k] [--discriminators] [--threads N] [--rounds N]
 
-Needs torch, and for encodec-24k and --discriminators (EnCodec's three of its multi-scale STFT) the package encodec. Both sides train on noise; steps are timed by the difference of a long
+Needs torch, and for encodec-24k and --discriminators (EnCodec's multi-scale STFT ones, of three windows) the package
+encodec. Both sides train on noise; steps are timed by the difference of a long
 and a short run, in turn, and the medians compared."""
 import argparse, math, os, statistics, subprocess, tempfile, time, wave
 
@@ -148,7 +149,10 @@ model = Nano() if args.system == "nano-16k" else encodec()
 optimizer = torch.optim.AdamW(model.parameters(), 3e-4, (0.9, 0.99), weight_decay=0.0)
 if args.discriminators:
     from encodec.msstftd import MultiScaleSTFTDiscriminator
-    judges = MultiScaleSTFTDiscriminator(filters=32, n_ffts=[2048, 1024, 512], hop_lengths=[512, 256, 128], win_lengths=[2048, 1024, 512])
+    windows = [2048, 1024, 512]
+    judges = MultiScaleSTFTDiscriminator(
+        filters=32, n_ffts=windows, hop_lengths=[n // 4 for n in windows], win_lengths=windows)
+    print(f"discriminators: {sum(p.numel() for p in judges.parameters())} parameters")
     judge_optimizer = torch.optim.AdamW(judges.parameters(), 3e-4, (0.9, 0.99), weight_decay=0.0)
 print(f"PyTorch {torch.__version__}: {sum(p.numel() for p in model.parameters())} parameters, {args.threads} threads, "
       f"{BATCH} items of one second")

@@ -85,13 +85,14 @@ enum Command {
     },
 }
 
-/// Starts the program again with the allocator told to keep what is given back to it, unless it was told otherwise: the next
-/// step takes as much again, and the system clears every page that it hands out, for a sixth of a step's time.
+/// Starts a training again with the allocator told to keep what is given back to it, unless it was told otherwise: the next
+/// step takes as much again, and the system clears every page that it hands out, for a sixth of a step's time. What the process
+/// holds then stays at its peak.
 #[cfg(unix)]
 fn keep_memory() {
     use std::os::unix::process::CommandExt as _;
     const OPTION: &str = "MIMALLOC_PURGE_DELAY";
-    if std::env::var_os(OPTION).is_some() {
+    if std::env::var_os(OPTION).is_some() || std::env::args_os().nth(1).is_none_or(|command| command != "train") {
         return;
     }
     if let Ok(own) = std::env::current_exe() {

@@ -171,7 +171,7 @@ impl Optimizer {
         shape.len() == 2 && muon.is_some_and(|m| m.tensors.iter().any(|part| name.contains(part.as_str())))
     }
 
-    /// Clips gradients of this norm and takes a step.
+    /// Clips gradients, whose [`Grads::norm`] is `norm`, and takes a step.
     pub fn step(&mut self, store: &mut Store, mut grads: Grads, norm: f64, rate: f64) {
         if self.recipe.clip > 0.0 && norm > self.recipe.clip {
             grads.scale((self.recipe.clip / norm) as f32);

@@ -57,7 +57,7 @@ impl Function {
         }
     }
 
-    /// The gradient `g` of elements `x` with values `y` before the function.
+    /// The gradient of elements `x`, whose values are `y`, from the gradient `g` of these.
     fn backward(self, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
         // In slices, whose loops are vectorised.
         fn each(x: &[f32], y: &[f32], g: &[f32], slope: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
@@ -254,7 +254,7 @@ pub(crate) fn layer_norm(x: &Tensor<3>, weight: &Tensor<1>, bias: &Tensor<1>, ep
 }
 
 fn norms_of_rows(v: &[f32], columns: usize) -> Vec<f32> {
-    v.par_chunks(columns.max(1)).map(|row| dot(row, row).sqrt()).collect()
+    v.par_chunks(columns.max(1)).with_min_len(16).map(|row| dot(row, row).sqrt()).collect()
 }
 
 /// Norms of the rows, without a gradient.
@@ -273,7 +273,8 @@ pub(crate) fn weight_norm(v: &Tensor<2>, g: &Tensor<1>) -> Option<Tensor<2>> {
     let norms = norms_of_rows(&v, columns);
     let factors: Vec<f32> = g.iter().zip(&norms).map(|(g, norm)| g / norm).collect();
     let mut y = v.to_vec();
-    y.par_chunks_mut(columns.max(1)).zip(&factors).for_each(|(y, factor)| y.iter_mut().for_each(|y| *y *= factor));
+    let rows_of = y.par_chunks_mut(columns.max(1)).zip(&factors).with_min_len(16);
+    rows_of.for_each(|(y, factor)| y.iter_mut().for_each(|y| *y *= factor));
     Some(record([&of_v, &of_g], plain(y, &[rows, columns]), move |gradient, wanted| {
         let mut slopes = Elements(gradient.to_contiguous()).to_vec();
         let v = v.par_chunks(columns.max(1)).zip(norms.par_iter().zip(&factors));

@@ -7,7 +7,7 @@ use codec_core::kernel::{
 };
 use rayon::prelude::*;
 
-use super::{Elements, all, alone};
+use super::{Elements, all, alone, plain};
 
 /// Sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +84,11 @@ fn product(cx: Compute<'_>, a: Rows<'_>, columns: usize, panels: &[f32], start: 
     debug_assert!(fits, "a product beyond its slices");
 }
 
-/// A weight `[output, input / groups, height, width]` as `[output, height, width, input / groups]`.
-pub(crate) fn taps_first(weight: Elements, inputs: usize, taps: usize) -> Weight {
+/// A weight `[output, input / groups, height, width]` as `[output, height, width, input / groups]`; on all threads, which burn's
+/// change of order is not.
+pub(crate) fn taps_first(weight: Elements, inputs: usize, taps: usize) -> Elements {
     if taps == 1 {
-        return Weight::Same(weight);
+        return weight;
     }
     let mut turned = vec![0.0; weight.len()];
     let len = (inputs * taps).max(1);
@@ -96,25 +97,8 @@ pub(crate) fn taps_first(weight: Elements, inputs: usize, taps: usize) -> Weight
             to.iter_mut().zip(from[tap..].iter().step_by(taps)).for_each(|(to, from)| *to = *from);
         }
     });
-    Weight::Turned(turned)
-}
-
-/// What [`taps_first`] gives.
-pub(crate) enum Weight {
-    /// Nothing is to be turned.
-    Same(Elements),
-    /// Turned.
-    Turned(Vec<f32>),
-}
-
-impl std::ops::Deref for Weight {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        match self {
-            Self::Same(elements) => elements,
-            Self::Turned(values) => values,
-        }
-    }
+    let len = turned.len();
+    Elements(plain(turned, &[len]))
 }
 
 /// A matrix given by `weight(column, k)` in panel order.
@@ -273,6 +257,9 @@ pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f
     let s = g.sizes();
     let taps = g.kernel[0] * g.kernel[1];
     let (size, columns) = (s.cin * s.cout, s.columns);
+    if size * taps == 0 {
+        return Vec::new();
+    }
     if [g.items, g.groups, taps, s.rows, s.width] == [1, 1, 1, 1, columns] {
         // With input and output in each other's place the sums lie as the weight does.
         let mut sums = gradient_sums(Geometry { channels: [s.output, s.input], ..g }, y, x).into_iter();
@@ -282,9 +269,6 @@ pub(crate) fn weight_gradient(geometry: Geometry, x: &[f32], y: &[f32]) -> Vec<f
     }
     let sums = gradient_sums(g, x, y);
     let mut weight = vec![0.0; s.output * s.cin * taps];
-    if weight.is_empty() {
-        return weight;
-    }
     for (group, weight) in weight.chunks_exact_mut(size * taps).enumerate() {
         weight.par_chunks_mut(PANEL * s.cin * taps).enumerate().for_each(|(i, weight)| {
             let (first, count) = (i * PANEL, PANEL.min(s.cout - i * PANEL));
@@ -344,11 +328,10 @@ fn gradient_sums(g: Geometry, x: &[f32], y: &[f32]) -> Vec<Vec<f32>> {
                 let out = Out { data: sum, origin: 0, row_stride: s.cout };
                 product(cx, rows, s.cout, &panels[group * len..][..len], Start::Output, out);
             };
-            let sums = sum.chunks_exact_mut(size).enumerate();
-            match (parts, g.groups * taps) {
-                (1, 1) => sums.for_each(|(i, sum)| add(all(), i, sum)),
-                (1, _) => sum.par_chunks_mut(size).enumerate().for_each(|(i, sum)| add(alone(), i, sum)),
-                _ => sums.for_each(|(i, sum)| add(alone(), i, sum)),
+            if g.groups * taps == 1 {
+                add(all(), 0, &mut sum);
+            } else {
+                sum.par_chunks_mut(size).enumerate().for_each(|(i, sum)| add(alone(), i, sum));
             }
         }
         sum

@@ -103,6 +103,9 @@ fn convolutions_are_as_defined() {
         [1, 4, 4, 3, 6, 4, 2, 47],
         [1, 2, 3, 2, 5, 1, 1, 31],
         [1, 3, 2, 3, 1, 1, 1, 2500],
+        // Several pieces and parts.
+        [2, 8, 12, 5, 3, 2, 4, 7000],
+        [1, 20, 17, 1, 1, 1, 1, 3000],
     ] {
         let what = format!("{input} to {output}, taps {taps}, stride {stride}, dilation {dilation}, groups {groups}");
         let (x, w, b) =
@@ -135,16 +138,18 @@ fn transposed_convolutions_are_burns() {
 
 #[test]
 fn convolutions_of_images_are_as_defined() {
-    for (channels, kernel, stride, dilation, padding, groups) in [
-        ([2, 5], [3, 9], [1, 2], [1, 1], [1, 4], 1),
-        ([4, 6], [3, 9], [1, 2], [4, 1], [4, 4], 1),
-        ([4, 4], [5, 1], [3, 1], [1, 1], [2, 0], 1),
-        ([8, 4], [1, 7], [1, 4], [1, 1], [0, 3], 4),
-        ([3, 1], [3, 3], [1, 1], [1, 1], [1, 1], 1),
-        ([3, 20], [1, 1], [1, 1], [1, 1], [0, 0], 1),
+    for (channels, [height, width], kernel, stride, dilation, padding, groups) in [
+        ([2, 5], [14, 21], [3, 9], [1, 2], [1, 1], [1, 4], 1),
+        ([4, 6], [14, 21], [3, 9], [1, 2], [4, 1], [4, 4], 1),
+        ([4, 4], [14, 21], [5, 1], [3, 1], [1, 1], [2, 0], 1),
+        ([8, 4], [14, 21], [1, 7], [1, 4], [1, 1], [0, 3], 4),
+        ([3, 1], [14, 21], [3, 3], [1, 1], [1, 1], [1, 1], 1),
+        ([3, 20], [14, 21], [1, 1], [1, 1], [1, 1], [0, 0], 1),
+        // Several parts.
+        ([4, 6], [24, 61], [3, 9], [1, 2], [2, 1], [2, 4], 2),
     ] {
         let [input, output] = channels;
-        let (x, w) = (made("x", [2, input, 14, 21]), made("w", [output, input / groups, kernel[0], kernel[1]]));
+        let (x, w) = (made("x", [2, input, height, width]), made("w", [output, input / groups, kernel[0], kernel[1]]));
         let b = made("b", [output]);
         let side = kernel[1] == 1 && kernel[0] > 1;
         let options = conv::Options { stride, dilation, groups };
@@ -152,9 +157,9 @@ fn convolutions_of_images_are_as_defined() {
         let ours = graded(conv::conv2d(&padded, &w, &b, options).unwrap(), [&of(&x), &of(&w), &of(&b)]);
         let [top, left] = padding;
         let mut defined = defined(&x.clone().pad((left, left, top, top), 0.0), &w, Some(&b), options);
-        let shape = [2, input, 14 + 2 * top, 21 + 2 * left];
+        let shape = [2, input, height + 2 * top, width + 2 * left];
         let inner = Tensor::<4>::from_data(TensorData::new(defined[1].clone(), shape), &Device::flex());
-        defined[1] = host(inner.slice([0..2, 0..input, top..top + 14, left..left + 21]));
+        defined[1] = host(inner.slice([0..2, 0..input, top..top + height, left..left + width]));
         same(&format!("kernel {kernel:?}, stride {stride:?}"), ours, defined);
     }
 }
@@ -268,4 +273,38 @@ fn gradients_of_spectral_losses_are_slopes() {
         slope(&format!("compressed of {n}"), &|x| spectrum::compressed(&frames, 1e-6, 700, x, &real));
         slope(&format!("stft of {n}"), &|x| spectrum::stft(&crate::group::Alone, &frames, 1e-8, 1e-12, 700, x, &real));
     }
+}
+
+/// Both branches to the loss, either one, and one fork after the other: gradients are those of a tensor that is used twice.
+#[test]
+fn forks_lose_no_gradient() {
+    let x = made("x", [2, 3, 5]);
+    // As signals lie.
+    let lying = |x: &Tensor<3>| conv::rows(x, (0..5).map(Some).collect()).unwrap();
+    type Way = fn([Tensor<3>; 2]) -> Tensor<3>;
+    let ways: [Way; 4] = [
+        |[a, b]| a.clone() * a + b.sin(),
+        |[a, _]| a.sin(),
+        |[_, b]| b.sin(),
+        |[a, b]| {
+            let [c, d] = layers::forked(a);
+            c.sin() * d + b.mul_scalar(3.0)
+        },
+    ];
+    let plainly: [Way; 4] = [ways[0], ways[1], ways[2], |[a, b]| a.clone().sin() * a + b.mul_scalar(3.0)];
+    for (i, (way, plain)) in ways.into_iter().zip(plainly).enumerate() {
+        let burns = graded(plain([lying(&x), lying(&x)]), [&of(&x)]);
+        same(&format!("way {i}"), graded(way(layers::forked(lying(&x))), [&of(&x)]), burns);
+    }
+}
+
+#[test]
+fn weight_norms_are_as_defined() {
+    let (v, g) = (made("v", [5, 37]), made("g", [5]));
+    let burns = v.clone() / v.clone().square().sum_dim(1).sqrt() * g.clone().reshape([5, 1]);
+    let ours = graded(layers::weight_norm(&v, &g).unwrap(), [&of(&v), &of(&g)]);
+    same("weight norm", ours, graded(burns, [&of(&v), &of(&g)]));
+    let squares = layers::sum_of_squares(&v.clone().reshape([185])).unwrap();
+    let expected: f64 = host(v).iter().map(|v| f64::from(*v).powi(2)).sum();
+    assert!((squares - expected).abs() < 1e-6 * expected, "{squares} for {expected}");
 }

@@ -8,9 +8,10 @@ use crate::{TrainError, Vars, cpu, cpu::layers};
 pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
     let [mut y, x] = if l.skip { layers::forked(x) } else { [x.clone(), x] };
     for layer in 0..l.layers {
-        let ahead = direction(l, vars, &format!("l{layer}"), y.clone(), false)?;
+        let [own, other] = if l.bidirectional { layers::forked(y) } else { [y.clone(), y] };
+        let ahead = direction(l, vars, &format!("l{layer}"), own, false)?;
         y = if l.bidirectional {
-            let back = direction(l, vars, &format!("l{layer}_reverse"), y, true)?;
+            let back = direction(l, vars, &format!("l{layer}_reverse"), other, true)?;
             Tensor::cat(vec![ahead, back], 1)
         } else {
             ahead

@@ -219,7 +219,9 @@ impl Trainer {
             for name in &names {
                 // A graph for each loss: what runs backwards is used up.
                 let leaf = output.clone().require_grad();
-                let Some(loss) = self.output_loss(name, leaf.clone(), real.clone(), &judged_real)? else { continue };
+                let judged = self.judged(std::slice::from_ref(name), &leaf, &judged_real)?;
+                let judged = [judged_real.as_slice(), &judged];
+                let Some(loss) = self.output_loss(name, leaf.clone(), real.clone(), judged) else { continue };
                 sums.note(name, &loss, batches);
                 if let Some(gradient) = leaf.grad(&loss.mul_scalar(share).backward()) {
                     gradients.push((name.as_str(), gradient.mul_scalar(whole)));
@@ -236,9 +238,11 @@ impl Trainer {
             }
         } else {
             let mut total = quantizer_loss;
+            let judged = self.judged(&names, &fake, &judged_real)?;
+            let judged = [judged_real.as_slice(), &judged];
             for name in &names {
                 let weight = self.balancer.weights.get(name).copied().unwrap_or_default();
-                let Some(loss) = self.output_loss(name, fake.clone(), real.clone(), &judged_real)? else { continue };
+                let Some(loss) = self.output_loss(name, fake.clone(), real.clone(), judged) else { continue };
                 sums.note(name, &loss, batches);
                 total = total + loss.mul_scalar(weight * share);
             }
@@ -248,17 +252,26 @@ impl Trainer {
         Ok(())
     }
 
-    /// A loss of the decoded signal by name; `None` before the discriminators begin.
+    /// What the discriminators, as they are, say of the decoded signal, if a loss of these names goes by it. They have begun if they
+    /// said something of the real one.
+    fn judged(&self, names: &[String], fake: &Tensor<3>, of_real: &[Judged]) -> Result<Vec<Judged>, TrainError> {
+        if of_real.is_empty() || !names.iter().any(|name| ["adversarial", "features"].contains(&name.as_str())) {
+            return Ok(Vec::new());
+        }
+        self.discriminators.forward(&self.judge_vars(Tracking::Constant), fake.clone())
+    }
+
+    /// A loss of the decoded signal by name, `judged` being what the discriminators say of the real and the decoded one; `None`
+    /// before they begin.
     fn output_loss(
         &self,
         name: &str,
         fake: Tensor<3>,
         real: Tensor<3>,
-        judged_real: &[Judged],
-    ) -> Result<Option<Tensor<1>>, TrainError> {
-        let judged = |fake: Tensor<3>| self.discriminators.forward(&self.judge_vars(Tracking::Constant), fake);
+        [of_real, of_fake]: [&[Judged]; 2],
+    ) -> Option<Tensor<1>> {
         let l = &self.recipe.loss;
-        Ok(match name {
+        match name {
             "waveform_l1" => Some(loss::waveform_l1(fake, real)),
             "waveform_l2" => Some(loss::waveform_l2(fake, real)),
             "mel" => Some(self.spectral.mel.forward(fake, real)),
@@ -266,12 +279,10 @@ impl Trainer {
             "compressed" => Some(self.spectral.compressed.forward(fake, real)),
             "loudness" => Some(self.spectral.loudness.forward(fake, real)),
             "similarity" => Some(self.spectral.similarity.forward(fake, real)),
-            "adversarial" if !judged_real.is_empty() => loss::generator_loss(l.adversarial_kind, &judged(fake)?),
-            "features" if !judged_real.is_empty() => {
-                loss::feature_loss_in(&*self.group, l.feature_norm, judged_real, &judged(fake)?)
-            }
+            "adversarial" if !of_real.is_empty() => loss::generator_loss(l.adversarial_kind, of_fake),
+            "features" if !of_real.is_empty() => loss::feature_loss_in(&*self.group, l.feature_norm, of_real, of_fake),
             _ => None,
-        })
+        }
     }
 
     /// How many codebooks each item of a batch uses, of all processes.
