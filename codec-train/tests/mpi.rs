@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench::{Bench, SPEC};
+use bench::{Bench, SPEC, hearing};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -43,6 +43,7 @@ fn mpi() -> bool {
 fn recipe(bench: &Bench, batch: usize, steps: usize) {
     fs::write(bench.path("tiny.json"), grouped()).unwrap();
     bench.recipe(|r| {
+        let r = hearing(r);
         let r = r.replace("batch = 3", &format!("batch = {batch}")).replace("steps = 20", &format!("steps = {steps}"));
         let r =
             r.replace("discriminator_start = 6", "discriminator_start = 2").replace("decay = 0.9\n", "decay = 0.7\n");

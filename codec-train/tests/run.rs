@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use bench::{Bench, RECIPE, SPEC};
+use bench::{Bench, RECIPE, SPEC, hearing};
 
 use codec::{Model, Options};
 use codec_train::{
@@ -31,7 +31,7 @@ fn bits(store: &Store) -> Vec<(String, Vec<u32>)> {
 #[test]
 fn going_on_is_never_having_stopped() {
     let bench = Bench::new();
-    let recipe = bench.recipe(|r| r);
+    let recipe = bench.recipe(hearing);
     let mut whole = bench.open(&recipe, "whole").unwrap();
     let reports = go(&mut whole);
     assert_eq!(reports.len(), 20);
