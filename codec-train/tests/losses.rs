@@ -159,7 +159,8 @@ fn loudness() {
     let noisy = with(&x, 0.02);
     near("of half the level", distance(&half(&noisy), &half(&x)), distance(&noisy, &x), 1e-3);
     assert!(distance(&noisy, &x) > 1.5 * distance(&x, &noisy));
-    let tone = |level: f32| (0..16_000).map(|i| level * (0.3927 * i as f32).sin()).collect::<Vec<f32>>();
+    let tone =
+        |level: f32| (0..16_000).map(|i| level * (std::f32::consts::FRAC_PI_8 * i as f32).sin()).collect::<Vec<f32>>();
     let below_threshold = with(&tone(0.3), 0.0002);
     assert!(distance(&below_threshold, &tone(0.3)) < 0.02, "{}", distance(&below_threshold, &tone(0.3)));
     // A tenth more loudness is masked, and a half more is not.
