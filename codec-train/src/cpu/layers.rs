@@ -184,7 +184,7 @@ pub(crate) fn add<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> Option<Tensor
 }
 
 /// A tensor twice, so that its gradients are added up here: burn adds signals that do not lie in the order of their axes
-/// element by element.
+/// element by element. Either may be left unused.
 pub(crate) fn forked<const D: usize>(x: Tensor<D>) -> [Tensor<D>; 2] {
     let Some(operand) = Operand::of(&x).filter(|o| o.tracked.is_some()) else { return [x.clone(), x] };
     let shape = x.dims();

@@ -6,9 +6,9 @@ use codec_core::spec::Lstm;
 use crate::{TrainError, Vars, cpu, cpu::layers};
 
 pub(super) fn forward(l: &Lstm, vars: &Vars, x: Tensor<3>) -> Result<Tensor<3>, TrainError> {
-    let [mut y, x] = if l.skip { layers::forked(x) } else { [x.clone(), x] };
+    let [mut y, x] = layers::forked(x);
     for layer in 0..l.layers {
-        let [own, other] = if l.bidirectional { layers::forked(y) } else { [y.clone(), y] };
+        let [own, other] = layers::forked(y);
         let ahead = direction(l, vars, &format!("l{layer}"), own, false)?;
         y = if l.bidirectional {
             let back = direction(l, vars, &format!("l{layer}_reverse"), other, true)?;

@@ -101,9 +101,8 @@ impl Network {
             }
             Layer::Parallel(l) => {
                 let (mut sum, mut rest) = (None, x.clone());
-                for (i, branch) in l.branches.iter().enumerate() {
-                    let last = i + 1 == l.branches.len();
-                    let [own, left] = if last { [rest.clone(), rest] } else { layers::forked(rest) };
+                for branch in &l.branches {
+                    let [own, left] = layers::forked(rest);
                     rest = left;
                     let y = self.chain(&branch.body, vars, own)?;
                     let y = match sum {
