@@ -30,6 +30,9 @@ pub struct Recipe {
     /// How the quantizer learns.
     #[serde(default)]
     pub quantizer: QuantizerRecipe,
+    /// Whose latents are learned; nobody's if not given.
+    #[serde(default)]
+    pub teacher: Option<TeacherRecipe>,
     /// Towards what.
     #[serde(default)]
     pub loss: LossRecipe,
@@ -156,6 +159,27 @@ impl Default for QuantizerRecipe {
             choices: Vec::new(),
         }
     }
+}
+
+/// A codec whose latents the encoder learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherRecipe {
+    /// Its model file, from the folder of the recipe: of the rate, channels, hop and latent channels of what is trained.
+    pub model: std::path::PathBuf,
+    /// Weight of the mean squared distance from its latents; never balanced.
+    #[serde(default = "one")]
+    pub weight: f32,
+    /// Its latents are multiplied by this.
+    #[serde(default = "one")]
+    pub scale: f32,
+    /// Quantizer and decoder get its latents and not the encoder's, so that each part learns by itself.
+    #[serde(default)]
+    pub forced: bool,
+}
+
+fn one() -> f32 {
+    1.0
 }
 
 /// See [`Learning`].
@@ -300,7 +324,9 @@ impl Recipe {
         // Files that it names are beside it.
         let base = path.parent().unwrap_or(Path::new("."));
         let noise = recipe.data.noise.as_mut().map(|noise| &mut noise.data);
-        for file in [&mut recipe.model.model, &mut recipe.model.spec].into_iter().flatten().chain(noise) {
+        let teacher = recipe.teacher.as_mut().map(|teacher| &mut teacher.model);
+        for file in [&mut recipe.model.model, &mut recipe.model.spec].into_iter().flatten().chain(noise).chain(teacher)
+        {
             *file = base.join(&*file);
         }
         Ok(recipe)

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench::{Bench, SPEC, hearing};
+use bench::{Bench, SPEC, hearing, taught};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -42,8 +42,9 @@ fn mpi() -> bool {
 /// A recipe with so many items a process and steps.
 fn recipe(bench: &Bench, batch: usize, steps: usize) {
     fs::write(bench.path("tiny.json"), grouped()).unwrap();
+    bench.teacher();
     bench.recipe(|r| {
-        let r = hearing(r);
+        let r = taught(hearing(r), false);
         let r = r.replace("batch = 3", &format!("batch = {batch}")).replace("steps = 20", &format!("steps = {steps}"));
         let r =
             r.replace("discriminator_start = 6", "discriminator_start = 2").replace("decay = 0.9\n", "decay = 0.7\n");

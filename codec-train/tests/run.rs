@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use bench::{Bench, RECIPE, SPEC, hearing};
+use bench::{Bench, RECIPE, SPEC, hearing, taught};
 
 use codec::{Model, Options};
 use codec_train::{
@@ -31,7 +31,8 @@ fn bits(store: &Store) -> Vec<(String, Vec<u32>)> {
 #[test]
 fn going_on_is_never_having_stopped() {
     let bench = Bench::new();
-    let recipe = bench.recipe(hearing);
+    bench.teacher();
+    let recipe = bench.recipe(|r| taught(hearing(r), false));
     let mut whole = bench.open(&recipe, "whole").unwrap();
     let reports = go(&mut whole);
     assert_eq!(reports.len(), 20);
@@ -101,6 +102,58 @@ fn losses_fall() {
         let (first, last) = (mean(&reports[..5]), mean(&reports[95..]));
         assert!(last < 0.8 * first, "{learning}: mel loss from {first} to {last}");
     }
+}
+
+/// The encoder comes nearer to the teacher's latents. Where quantizer and decoder get these too, codebooks are found among them, and no
+/// loss of the decoded signal moves the encoder.
+#[test]
+fn a_teacher_s_latents_are_learned() {
+    let bench = Bench::new();
+    bench.teacher();
+    let quiet = |r: &str, waveform: f32| {
+        let (start, end) = (r.find("mel = 1.0").unwrap(), r.find("[optimizer]").unwrap());
+        let r = format!("{}mel = 0.0\ncommitment = 1.0\n{}", &r[..start], &r[end..]);
+        r.replace("steps = 20", "steps = 60").replace("waveform_l1 = 0.1", &format!("waveform_l1 = {waveform}"))
+    };
+    let run = |name: &str, forced: bool, waveform: f32| {
+        let recipe = bench.recipe(|r| taught(quiet(&r, waveform), forced).replace("clip = 5.0", ""));
+        let mut trainer = bench.open(&recipe, name).unwrap();
+        let reports = go(&mut trainer);
+        let mean = |name: &str, r: &[StepReport]| r.iter().map(|r| r.losses[name]).sum::<f64>() / r.len() as f64;
+        for loss in ["teacher", "waveform_l1"] {
+            let (first, last) = (mean(loss, &reports[..5]), mean(loss, &reports[55..]));
+            assert!(last < 0.9 * first, "{name}: {loss} from {first} to {last}");
+        }
+        let encoder = bits(trainer.weights()).into_iter().filter(|(name, _)| name.starts_with("e."));
+        (encoder.collect::<Vec<_>>(), reports[0].losses["commitment"])
+    };
+    let [free, other_free] = [run("free", false, 1.0), run("other free", false, 3.0)];
+    assert!(free.0 != other_free.0);
+    let [forced, other_forced] = [run("forced", true, 1.0), run("other forced", true, 3.0)];
+    assert!(forced.0 == other_forced.0);
+    assert_ne!(free.1, forced.1, "codebooks of the same latents");
+
+    let resumed = bench.recipe(|r| taught(quiet(&r, 1.0), true).replace("clip = 5.0", ""));
+    let mut parts = bench.open(&resumed, "parts").unwrap();
+    let stop = AtomicBool::new(false);
+    parts.run(&stop, |r, _| stop.store(r.step == 9, Ordering::Relaxed)).unwrap();
+    let mut parts = bench.open(&resumed, "parts").unwrap();
+    go(&mut parts);
+    let encoder = bits(parts.weights()).into_iter().filter(|(name, _)| name.starts_with("e."));
+    assert!(encoder.collect::<Vec<_>>() == forced.0);
+}
+
+#[test]
+fn a_teacher_of_another_shape_is_refused() {
+    let bench = Bench::new();
+    bench.teacher();
+    fs::write(bench.path("tiny.json"), SPEC.replace("\"hop\": 8", "\"hop\": 16")).unwrap();
+    let recipe = bench.recipe(|r| taught(r, true));
+    let error = bench.open(&recipe, "run").err().unwrap().to_string();
+    assert!(error.contains("tiny, has a hop of 8, and the model one of 16"), "{error}");
+    let missing = bench.recipe(|r| taught(r, true).replace("teacher.safetensors", "nobody.safetensors"));
+    let error = bench.open(&missing, "run").err().unwrap().to_string();
+    assert!(error.contains("nobody.safetensors"), "{error}");
 }
 
 /// Products in half precision, with accumulation, a balancer and discriminators, train as those in single precision do.

@@ -2,6 +2,7 @@
 
 mod scale;
 mod step;
+mod teacher;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ use crate::{
 };
 
 use scale::LossScale;
+use teacher::Teacher;
 
 pub use crate::validation::Report as ValidationReport;
 
@@ -83,6 +85,7 @@ pub struct Trainer {
     device: Device,
     codec: TrainCodec,
     provenance: Provenance,
+    teacher: Option<Teacher>,
     weights: Store,
     average: Option<Store>,
     optimizer: Optimizer,
@@ -137,10 +140,13 @@ impl Trainer {
         let mut plan = trainer.recipe.clone();
         (plan.model.model, plan.model.spec) = (None, None);
         plan.data.noise.iter_mut().for_each(|noise| noise.data.clear());
+        plan.teacher.iter_mut().for_each(|teacher| teacher.model.clear());
         let recipe = serde_json::to_string(&plan);
         let spec = serde_json::to_string(trainer.codec.spec());
         group::same(&*group, "the recipe", group::digest(recipe.unwrap_or_default().into_bytes()))?;
         group::same(&*group, "the spec of the model", group::digest(spec.unwrap_or_default().into_bytes()))?;
+        let teacher = trainer.teacher.as_ref().map(|teacher| teacher.fingerprint().to_string());
+        group::same(&*group, "the teacher", group::digest(teacher.unwrap_or_default().into_bytes()))?;
         group::same(&*group, "the audio", group::digest(clips))?;
         let last = if group.rank() == 0 { trainer.last_of_folder() } else { Ok(None) };
         let last = together(&*group, last)?;
@@ -195,6 +201,8 @@ impl Trainer {
             }
         }
         let choices = choices(&recipe, &codec, &error)?;
+        let teacher =
+            recipe.teacher.as_ref().map(|teacher| Teacher::open(teacher, &spec, device, &error)).transpose()?;
         let cache = recipe.data.cache_mib.saturating_mul(1 << 20);
         let fit = recipe.fit(&spec);
         let mut corpus = Corpus::open(data, fit, cut.longest(), cache)?;
@@ -225,6 +233,7 @@ impl Trainer {
             scale: LossScale::new(recipe.run.precision),
             recipe,
             codec,
+            teacher,
             provenance,
             discriminators,
             judges,

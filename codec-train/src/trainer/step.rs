@@ -46,7 +46,11 @@ impl Trainer {
         let (mut latents, mut rows) = (Vec::new(), 0);
         for index in 0.. {
             let batch = together(&*self.group, self.cut.batch(&self.corpus, index))?;
-            let latent = self.codec.encode(&vars, self.signal(&batch).inner())?;
+            let signal = self.signal(&batch).inner();
+            let latent = match self.teacher.as_ref().filter(|teacher| teacher.forced()) {
+                Some(teacher) => teacher.latent(signal)?,
+                None => self.codec.encode(&vars, signal)?,
+            };
             let [items, channels, length] = latent.dims();
             for part in self.group.gather(&group::to_bytes(&crate::host(latent))) {
                 let values = TensorData::new(group::from_bytes(&part), [items, channels, length]);
@@ -178,7 +182,17 @@ impl Trainer {
         let limits = self.limits(batch);
         let (rank, size) = (self.group.rank(), self.group.size());
         let share = self.scale.scale() / size as f32;
-        let latent = self.codec.encode(weights, real.clone())?;
+        let mut latent = self.codec.encode(weights, real.clone())?;
+        let mut taught = None;
+        if let Some(teacher) = &self.teacher {
+            let goal = teacher.latent(real.clone().inner())?.autodiff();
+            let loss = loss::waveform_l2(latent.clone(), goal.clone());
+            sums.note("teacher", &loss, batches);
+            taught = Some(loss.mul_scalar(teacher.weight() * share));
+            if teacher.forced() {
+                latent = goal;
+            }
+        }
         let limits = limits.as_deref().map(|all| Limits { all, rank, size });
         let quantized = self.codec.quantizer().forward_part(weights, latent, limits)?;
         let fake = self.codec.decode(weights, quantized.latent)?;
@@ -194,8 +208,11 @@ impl Trainer {
         }
         let judging = !self.discriminators.is_empty() && self.step >= self.recipe.run.discriminator_start;
         let l = &self.recipe.loss;
-        let quantizer_loss =
+        let mut quantizer_loss =
             quantized.commitment.mul_scalar(l.commitment * share) + quantized.codebook.mul_scalar(l.codebook * share);
+        if let Some(taught) = taught {
+            quantizer_loss = quantizer_loss + taught;
+        }
         let judged_real = if judging {
             // The judges' own loss, on a decoded signal without a past.
             let vars = self.judge_vars(Tracking::Gradients);

@@ -91,6 +91,12 @@ pub fn hearing(recipe: String) -> String {
     heard.replace("segment = 0.1\n", "segment = 0.125\n")
 }
 
+/// A recipe with [`Bench::teacher`]'s.
+pub fn taught(recipe: String, forced: bool) -> String {
+    let teacher = format!("[teacher]\nmodel = \"teacher.safetensors\"\nscale = 0.5\nforced = {forced}\n[loss]\n");
+    recipe.replace("[loss]\n", &teacher)
+}
+
 pub struct Bench {
     folder: tempfile::TempDir,
 }
@@ -127,6 +133,12 @@ impl Bench {
         let path = self.path("recipe.toml");
         fs::write(&path, change(RECIPE.to_owned())).unwrap();
         Recipe::load(&path).unwrap()
+    }
+
+    /// Writes the model of `tiny.json` with other first values.
+    pub fn teacher(&self) {
+        let recipe = self.recipe(|r| r.replace("seed = 4", "seed = 5"));
+        self.open(&recipe, "teacher").unwrap().export(&self.path("teacher.safetensors")).unwrap();
     }
 
     pub fn open(&self, recipe: &Recipe, run: &str) -> Result<Trainer, TrainError> {
