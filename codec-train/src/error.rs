@@ -62,6 +62,16 @@ pub enum TrainError {
     /// The recipe's precision is none of the device's.
     #[error("the device does not compute in {0:?}: leave `run.precision` out of the recipe, or take another --device")]
     Precision(burn::tensor::DType),
+    /// A teacher whose latents are not row for row those of the model.
+    #[error("the teacher {name} makes {theirs} rows of latents of an item, and the model {own}: take another teacher")]
+    Teacher {
+        /// Its name.
+        name: String,
+        /// Its rows.
+        theirs: usize,
+        /// The model's.
+        own: usize,
+    },
     /// Reading, planning or running a model failed.
     #[error(transparent)]
     Codec(#[from] codec::Error),

@@ -205,6 +205,9 @@ fn train(
             trainer.weights().parameters(),
             trainer.step()
         );
+        if trainer.step() >= steps {
+            eprintln!("nothing is left to do: raise `run.steps`, or take another folder for a new run");
+        }
         let skipped = corpus.skipped();
         if skipped.short > 0 {
             eprintln!("{} files are too short and left out", skipped.short);

@@ -173,7 +173,8 @@ pub struct TeacherRecipe {
     /// Its latents are multiplied by this.
     #[serde(default = "one")]
     pub scale: f32,
-    /// Quantizer and decoder get its latents and not the encoder's, so that each part learns by itself.
+    /// Quantizer and decoder get its latents and not the encoder's, so that no part waits for another; what they share is
+    /// `optimizer.clip`.
     #[serde(default)]
     pub forced: bool,
 }
@@ -378,7 +379,8 @@ impl Recipe {
         let bad_noise = |n: &NoiseRecipe| {
             !((0.0..=1.0).contains(&n.share) && n.snr_db[0] <= n.snr_db[1] && n.snr_db.iter().all(|s| s.abs() <= 120.0))
         };
-        let rules: [(bool, &'static str, &'static str); 22] = [
+        let bad_teacher = |t: &TeacherRecipe| [t.weight, t.scale].iter().any(|v| !(*v > 0.0 && v.is_finite()));
+        let rules: [(bool, &'static str, &'static str); 23] = [
             (sources != 1, "model", "needs one of `system`, `model` and `spec`"),
             (m.stages == Some(0), "model.stages", "must be at least 1"),
             (!(d.segment > 0.0 && d.segment <= 3600.0), "data.segment", "must be above 0 and at most 3600 seconds"),
@@ -404,13 +406,14 @@ impl Recipe {
             (!(0.0..1.0).contains(&q.decay), "quantizer.decay", "must be at least 0 and below 1"),
             (!(0.0..1.0).contains(&q.restart), "quantizer.restart", "must be at least 0 and below 1"),
             (!(0.0..=1.0).contains(&q.dropout), "quantizer.dropout", "must be from 0 to 1"),
+            (self.teacher.as_ref().is_some_and(bad_teacher), "teacher", "needs a `weight` and a `scale` above 0"),
             (
                 weights.iter().any(|w| !(*w >= 0.0 && w.is_finite())),
                 "loss",
                 "has a weight that is negative or no number",
             ),
             (
-                weights[..9].iter().all(|w| *w == 0.0),
+                weights[..9].iter().all(|w| *w == 0.0) && self.teacher.is_none(),
                 "loss",
                 "has no weight but those of the quantizer: nothing to train for",
             ),
@@ -574,6 +577,9 @@ mod tests {
         assert!(with("[data]\nsegment = 1.0\nbatch = 0\n").contains("line 5: `data.batch`"));
         assert!(with("[data]\nsegment = nan\n").contains("line 4: `data.segment`"));
         assert!(with("[loss]\nadversarial = 1.0\n").contains("line 4: `loss.adversarial` needs [[discriminators]]"));
+        assert!(with("[teacher]\nmodel = \"t\"\nscale = 0.0\n").contains("`teacher` needs"));
+        assert!(with("[teacher]\nmodel = \"t\"\nweight = nan\n").contains("`teacher` needs"));
+        assert!(with("[teacher]\nweight = 1.0\n").contains("line 3: missing field `model`"));
         assert!(with("[loss]\nmel = 0.0\n").contains("`loss` has no weight"));
         assert!(error("[model]\nsystem = \"a\"\nspec = \"b\"\n").contains("one of"));
         assert!(error("[model\n").contains("line 1"));

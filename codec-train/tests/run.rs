@@ -113,10 +113,12 @@ fn a_teacher_s_latents_are_learned() {
     let quiet = |r: &str, waveform: f32| {
         let (start, end) = (r.find("mel = 1.0").unwrap(), r.find("[optimizer]").unwrap());
         let r = format!("{}mel = 0.0\ncommitment = 1.0\n{}", &r[..start], &r[end..]);
-        r.replace("steps = 20", "steps = 60").replace("waveform_l1 = 0.1", &format!("waveform_l1 = {waveform}"))
+        let r = r.replace("waveform_l1 = 0.1", &format!("waveform_l1 = {waveform}"));
+        // What encoder and decoder would share.
+        r.replace("steps = 20", "steps = 60").replace("clip = 5.0", "")
     };
     let run = |name: &str, forced: bool, waveform: f32| {
-        let recipe = bench.recipe(|r| taught(quiet(&r, waveform), forced).replace("clip = 5.0", ""));
+        let recipe = bench.recipe(|r| taught(quiet(&r, waveform), forced));
         let mut trainer = bench.open(&recipe, name).unwrap();
         let reports = go(&mut trainer);
         let mean = |name: &str, r: &[StepReport]| r.iter().map(|r| r.losses[name]).sum::<f64>() / r.len() as f64;
@@ -124,23 +126,31 @@ fn a_teacher_s_latents_are_learned() {
             let (first, last) = (mean(loss, &reports[..5]), mean(loss, &reports[55..]));
             assert!(last < 0.9 * first, "{name}: {loss} from {first} to {last}");
         }
-        let encoder = bits(trainer.weights()).into_iter().filter(|(name, _)| name.starts_with("e."));
-        (encoder.collect::<Vec<_>>(), reports[0].losses["commitment"])
+        trainer
     };
-    let [free, other_free] = [run("free", false, 1.0), run("other free", false, 3.0)];
-    assert!(free.0 != other_free.0);
-    let [forced, other_forced] = [run("forced", true, 1.0), run("other forced", true, 3.0)];
-    assert!(forced.0 == other_forced.0);
-    assert_ne!(free.1, forced.1, "codebooks of the same latents");
+    let encoder = |trainer: &Trainer| {
+        bits(trainer.weights()).into_iter().filter(|(name, _)| name.starts_with("e.")).collect::<Vec<_>>()
+    };
+    assert!(encoder(&run("free", false, 1.0)) != encoder(&run("other free", false, 3.0)));
+    let forced = run("forced", true, 1.0);
+    assert!(encoder(&forced) == encoder(&run("other forced", true, 3.0)));
 
-    let resumed = bench.recipe(|r| taught(quiet(&r, 1.0), true).replace("clip = 5.0", ""));
-    let mut parts = bench.open(&resumed, "parts").unwrap();
+    let recipe = bench.recipe(|r| taught(quiet(&r, 1.0), true));
+    let mut parts = bench.open(&recipe, "parts").unwrap();
     let stop = AtomicBool::new(false);
     parts.run(&stop, |r, _| stop.store(r.step == 9, Ordering::Relaxed)).unwrap();
-    let mut parts = bench.open(&resumed, "parts").unwrap();
+    let mut parts = bench.open(&recipe, "parts").unwrap();
     go(&mut parts);
-    let encoder = bits(parts.weights()).into_iter().filter(|(name, _)| name.starts_with("e."));
-    assert!(encoder.collect::<Vec<_>>() == forced.0);
+    assert!(bits(parts.weights()) == bits(forced.weights()));
+
+    // Codebooks start among the teacher's latents, whose scale is theirs.
+    let first = |scale: &str| {
+        let recipe = bench
+            .recipe(|r| taught(quiet(&r, 1.0), true).replace("scale = 0.5", scale).replace("steps = 60", "steps = 1"));
+        go(&mut bench.open(&recipe, scale).unwrap())[0].losses["commitment"]
+    };
+    let (half, whole) = (first("scale = 0.5"), first("scale = 1.0"));
+    assert!((whole / half - 4.0).abs() < 1e-3, "{half} and {whole}");
 }
 
 #[test]
@@ -150,7 +160,12 @@ fn a_teacher_of_another_shape_is_refused() {
     fs::write(bench.path("tiny.json"), SPEC.replace("\"hop\": 8", "\"hop\": 16")).unwrap();
     let recipe = bench.recipe(|r| taught(r, true));
     let error = bench.open(&recipe, "run").err().unwrap().to_string();
-    assert!(error.contains("tiny, has a hop of 8, and the model one of 16"), "{error}");
+    assert!(error.contains("`teacher.model`, tiny, has a hop of 8, and the model one of 16"), "{error}");
+    let unlike = SPEC.replace("\"left\": 8, \"right\": 0, \"complete\": true", "\"left\": 0, \"right\": 0");
+    fs::write(bench.path("tiny.json"), unlike).unwrap();
+    let mut trainer = bench.open(&bench.recipe(|r| taught(r, false)), "rows").unwrap();
+    let error = trainer.run(&AtomicBool::new(false), |_, _| ()).unwrap_err().to_string();
+    assert!(error.contains("makes 100 rows of latents of an item, and the model 99"), "{error}");
     let missing = bench.recipe(|r| taught(r, true).replace("teacher.safetensors", "nobody.safetensors"));
     let error = bench.open(&missing, "run").err().unwrap().to_string();
     assert!(error.contains("nobody.safetensors"), "{error}");
@@ -160,8 +175,10 @@ fn a_teacher_of_another_shape_is_refused() {
 #[test]
 fn half_precision_trains_as_single_precision_does() {
     let bench = Bench::new();
+    bench.teacher();
     let run = |precision: &str| {
-        let recipe = bench.recipe(|r| r.replace("steps = 20", &format!("steps = 20\nprecision = \"{precision}\"")));
+        let recipe = bench
+            .recipe(|r| taught(r, false).replace("steps = 20", &format!("steps = 20\nprecision = \"{precision}\"")));
         go(&mut bench.open(&recipe, precision).unwrap())
     };
     let single = run("f32");
@@ -177,7 +194,7 @@ fn half_precision_trains_as_single_precision_does() {
         };
         // Until the discriminators begin, which soon go their own way.
         for (half, single) in reports.iter().zip(&single).take(6) {
-            for name in ["mel", "stft", "waveform_l1"] {
+            for name in ["mel", "stft", "waveform_l1", "teacher"] {
                 near(name, half.losses[name], single.losses[name], 0.05);
             }
         }

@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "A..B", conflicts_with_all = ["codebooks", "bandwidth"])]
     books: Option<Books>,
     /// Bitrate instead of a number of codebooks
-    #[arg(long, short, value_name = "KBPS")]
+    #[arg(long, short, visible_alias = "bitrate", value_name = "KBPS")]
     bandwidth: Option<f64>,
     /// Width of the codebook search, at most 64: more is slower and better, 1 is what published systems do
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=codec::core::quantizer::MAX_BEAM as i64))]

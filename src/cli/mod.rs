@@ -19,7 +19,7 @@ mod run_report;
 mod shape;
 mod train;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -95,12 +95,20 @@ enum Command {
 
 /// Parses the command line and runs the command. 0: done; 1: an input or the processing failed; 2: wrong usage.
 pub fn main() -> ExitCode {
-    run(Cli::parse(), None)
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    // The options of these are another program's, which `help` here does not know.
+    if let [_, help, command] = arguments.as_mut_slice()
+        && help == "help"
+        && (command == "train" || command == "export")
+    {
+        *help = std::mem::replace(command, "--help".into());
+    }
+    run(Cli::parse_from(arguments), None)
 }
 
 /// As [`main`], for a program that has devices: `open` opens what `--device` names, where [`main`] starts `codec-train`.
 /// `arguments` begin with the name of the program.
-pub fn main_on(arguments: impl IntoIterator<Item = std::ffi::OsString>, open: &Open<'_>) -> ExitCode {
+pub fn main_on(arguments: impl IntoIterator<Item = OsString>, open: &Open<'_>) -> ExitCode {
     run(Cli::parse_from(arguments), Some(open))
 }
 

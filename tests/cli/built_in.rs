@@ -38,7 +38,7 @@ fn its_bitrates() {
     let bench = Bench::new();
     for (bandwidth, codebooks) in [("1.5", 5), ("3", 10), ("6", 20)] {
         let name = format!("{bandwidth}.nac");
-        let json = codec(&bench, &["--json", "encode", &sample(), &name, "--bandwidth", bandwidth]).ok().json();
+        let json = codec(&bench, &["--json", "encode", &sample(), &name, "--bitrate", bandwidth]).ok().json();
         assert_eq!((json["codec"].as_str(), json["model"].as_str()), (Some("nano-16k"), Some("the model in the box")));
         let file = &json["files"][0];
         assert_eq!((file["codebooks"].as_u64(), file["frames"].as_u64()), (Some(codebooks), Some(426)));

@@ -27,6 +27,8 @@ fn the_trainer_beside_the_program_takes_its_place() {
         (&["train", "r.toml", "--data", "a b", "--quiet"][..], "train r.toml --data a b --quiet"),
         (&["train", "--quiet", "r.toml"], "train --quiet r.toml"),
         (&["train", "--help"], "train --help"),
+        (&["help", "train"], "train --help"),
+        (&["help", "export"], "export --help"),
         (&["export", "run", "-o", "m"], "export run -o m"),
     ] {
         let child = alone(folder.path()).args(args).stdout(Stdio::piped()).spawn().unwrap();

@@ -186,6 +186,7 @@ impl Trainer {
         let mut taught = None;
         if let Some(teacher) = &self.teacher {
             let goal = teacher.latent(real.clone().inner())?.autodiff();
+            teacher.check(&latent, &goal)?;
             let loss = loss::waveform_l2(latent.clone(), goal.clone());
             sums.note("teacher", &loss, batches);
             taught = Some(loss.mul_scalar(teacher.weight() * share));
@@ -208,10 +209,10 @@ impl Trainer {
         }
         let judging = !self.discriminators.is_empty() && self.step >= self.recipe.run.discriminator_start;
         let l = &self.recipe.loss;
-        let mut quantizer_loss =
+        let mut inner =
             quantized.commitment.mul_scalar(l.commitment * share) + quantized.codebook.mul_scalar(l.codebook * share);
         if let Some(taught) = taught {
-            quantizer_loss = quantizer_loss + taught;
+            inner = inner + taught;
         }
         let judged_real = if judging {
             // The judges' own loss, on a decoded signal without a past.
@@ -249,12 +250,12 @@ impl Trainer {
                     for (name, norm) in balanced.norms {
                         *sums.norms.entry(format!("output.{name}")).or_default() += norm / batches as f64;
                     }
-                    (fake * balanced.gradient.autodiff()).sum().mul_scalar(self.scale.scale()) + quantizer_loss
+                    (fake * balanced.gradient.autodiff()).sum().mul_scalar(self.scale.scale()) + inner
                 }
-                None => quantizer_loss,
+                None => inner,
             }
         } else {
-            let mut total = quantizer_loss;
+            let mut total = inner;
             let judged = self.judged(&names, &fake, &judged_real)?;
             let judged = [judged_real.as_slice(), &judged];
             for name in &names {

@@ -1,21 +1,24 @@
-//! A codec whose latents are learned (distillation: Hinton et al. 2015; of latents, Romero et al. 2015).
+//! A codec whose latents are learned (distillation: Hinton et al. 2015; of what lies between, Romero et al. 2015).
+
+use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 use codec::model_file::{Fingerprint, ModelFile};
-use codec_core::spec::CodecSpec;
+use codec_core::spec::{CodecSpec, Framing, layer_tensors};
 
-use crate::{Tracking, TrainCodec, TrainError, Vars, quantizer::Rules, recipe::TeacherRecipe};
+use crate::{Store, Tracking, TrainError, Vars, net::Network, recipe::TeacherRecipe};
 
-/// A codec that stays as it is.
+/// An encoder that stays as it is.
 pub(super) struct Teacher {
     recipe: TeacherRecipe,
-    codec: TrainCodec,
+    name: String,
+    encoder: Network,
     vars: Vars,
     fingerprint: Fingerprint,
 }
 
 impl Teacher {
-    /// Opens the teacher of a codec of `spec`.
+    /// Opens the teacher of a codec of `spec`. `error` makes one of the recipe.
     pub(super) fn open(
         recipe: &TeacherRecipe,
         spec: &CodecSpec,
@@ -24,9 +27,8 @@ impl Teacher {
     ) -> Result<Self, TrainError> {
         let model = ModelFile::open(&recipe.model)?;
         let theirs = model.spec();
-        if theirs.encoder.is_none() {
-            return Err(error(format!("`teacher.model`, {}, has no encoder", theirs.name)));
-        }
+        let named = |reason: String| error(format!("`teacher.model`, {}, {reason}", theirs.name));
+        let layers = theirs.encoder.as_deref().ok_or_else(|| named("has no encoder".to_owned()))?;
         for (what, own, other) in [
             ("sample rate", spec.sample_rate, theirs.sample_rate),
             ("channel count", spec.channels, theirs.channels),
@@ -34,15 +36,27 @@ impl Teacher {
             ("latent", spec.latent, theirs.latent),
         ] {
             if own != other {
-                let name = &theirs.name;
-                return Err(error(format!(
-                    "`teacher.model`, {name}, has a {what} of {other}, and the model one of {own}"
+                return Err(named(format!(
+                    "has a {what} of {other}, and the model one of {own}: take one that has the same"
                 )));
             }
         }
-        let codec = TrainCodec::new(theirs, Rules::default())?;
-        let vars = codec.load(&model, &device.clone().inner())?.vars(Tracking::None);
-        Ok(Self { recipe: recipe.clone(), codec, vars, fingerprint: model.fingerprint() })
+        if matches!(theirs.framing, Framing::Segments { normalize: true, .. }) {
+            return Err(named(
+                "scales its segments, which the trainer does not: take one that codes signals as they are".to_owned(),
+            ));
+        }
+        let cannot = |e: TrainError| named(format!("cannot be computed: {e}"));
+        let encoder = Network::new(layers).map_err(cannot)?;
+        let file: BTreeMap<_, _> = model.tensors().collect();
+        let mut store = Store::new(&device.clone().inner());
+        for wanted in layer_tensors(layers, theirs.channels) {
+            let tensor = file.get(wanted.name.as_str()).filter(|tensor| tensor.shape == wanted.shape);
+            let tensor = tensor.ok_or_else(|| cannot(TrainError::NoTensor(wanted.name.clone())))?;
+            store.insert(&wanted.name, &wanted.shape, tensor.values().into_owned(), false);
+        }
+        let (name, vars) = (theirs.name.clone(), store.vars(Tracking::None));
+        Ok(Self { recipe: recipe.clone(), name, encoder, vars, fingerprint: model.fingerprint() })
     }
 
     /// What identifies it.
@@ -62,6 +76,15 @@ impl Teacher {
 
     /// Its latents `[items, channels, rows]` of a signal `[items, channels, samples]`.
     pub(super) fn latent(&self, signal: Tensor<3>) -> Result<Tensor<3>, TrainError> {
-        Ok(self.codec.encode(&self.vars, signal)?.mul_scalar(self.recipe.scale))
+        Ok(self.encoder.forward(&self.vars, signal)?.mul_scalar(self.recipe.scale))
+    }
+
+    /// Refuses latents of another shape than the teacher's.
+    ///
+    /// # Errors
+    /// [`TrainError::Teacher`].
+    pub(super) fn check(&self, own: &Tensor<3>, taught: &Tensor<3>) -> Result<(), TrainError> {
+        let ([.., own], [.., theirs]) = (own.dims(), taught.dims());
+        if own == theirs { Ok(()) } else { Err(TrainError::Teacher { name: self.name.clone(), theirs, own }) }
     }
 }
