@@ -42,9 +42,8 @@ fn mpi() -> bool {
 /// A recipe with so many items a process and steps.
 fn recipe(bench: &Bench, batch: usize, steps: usize) {
     fs::write(bench.path("tiny.json"), grouped()).unwrap();
-    bench.teacher();
     bench.recipe(|r| {
-        let r = taught(hearing(r), false);
+        let r = hearing(r);
         let r = r.replace("batch = 3", &format!("batch = {batch}")).replace("steps = 20", &format!("steps = {steps}"));
         let r =
             r.replace("discriminator_start = 6", "discriminator_start = 2").replace("decay = 0.9\n", "decay = 0.7\n");
@@ -280,6 +279,29 @@ fn what_one_process_finds_wrong_ends_all() {
     // What is wrong for all is said once.
     fs::write(bench.path("recipe.toml"), "[model]\nsystm = \"a\"\n").unwrap();
     assert!(fails("d", "").contains("line 2"));
+}
+
+/// A teacher's latents, in which codebooks start, and the distance from them.
+#[test]
+fn a_teacher_teaches_two_processes_as_one() {
+    if !mpi() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.teacher();
+    let run = |processes: usize, name: &str| {
+        bench.recipe(|r| {
+            let r = taught(r, true).replace("batch = 3", &format!("batch = {}", 6 / processes));
+            r.replace("steps = 20", "steps = 4").replace("clip = 5.0", "epsilon = 1e-4")
+        });
+        train(&bench, processes, name);
+        let losses = lines(&bench.path(name), "metrics.jsonl").into_iter().map(|l| l["losses"]["teacher"].as_f64());
+        (state(&bench.path(name), 4).0, losses.map(Option::unwrap).collect::<Vec<_>>())
+    };
+    let ((one, expected), (two, losses)) = (run(1, "one"), run(2, "two"));
+    let (most, tensor) = difference(&one, &two);
+    assert!(most < 2e-3, "{tensor} differs by {most}");
+    assert!(expected.iter().zip(&losses).all(|(a, b)| (a / b - 1.0).abs() < 1e-4), "{expected:?} {losses:?}");
 }
 
 /// Built without MPI, the processes would know nothing of each other and write the same files.

@@ -194,10 +194,12 @@ fn half_precision_trains_as_single_precision_does() {
         };
         // Until the discriminators begin, which soon go their own way.
         for (half, single) in reports.iter().zip(&single).take(6) {
-            for name in ["mel", "stft", "waveform_l1", "teacher"] {
+            for name in ["mel", "stft", "waveform_l1"] {
                 near(name, half.losses[name], single.losses[name], 0.05);
             }
         }
+        // The teacher's latents are single in any precision, so that the codec's are all that differs.
+        near("teacher", reports[0].losses["teacher"], single[0].losses["teacher"], 0.02);
         // Unscaled, and accumulated: as long as in single precision.
         near("gradient", reports[1].gradient_norms["codec"], single[1].gradient_norms["codec"], 0.05);
     }
