@@ -12,7 +12,7 @@ use burn::{
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Grads, Store, cpu::Operand, quantizer::Revived};
+use crate::{Grads, Store, cpu::Operand, group::Group, quantizer::Revived};
 
 /// How a network is optimised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,63 +171,66 @@ impl Optimizer {
         shape.len() == 2 && muon.is_some_and(|m| m.tensors.iter().any(|part| name.contains(part.as_str())))
     }
 
-    /// Clips gradients, whose [`Grads::norm`] is `norm`, and takes a step.
-    pub fn step(&mut self, store: &mut Store, mut grads: Grads, norm: f64, rate: f64) {
+    /// Clips gradients, whose [`Grads::norm`] is `norm`, and takes a step. All processes of the group have the same gradients, and
+    /// share the work of Muon.
+    pub fn step(&mut self, group: &dyn Group, store: &mut Store, mut grads: Grads, norm: f64, rate: f64) {
         if self.recipe.clip > 0.0 && norm > self.recipe.clip {
             grads.scale((self.recipe.clip / norm) as f32);
         }
+        let mut matrices = 0;
         let tensors: Vec<_> = grads
             .0
             .into_iter()
             .filter_map(|(name, grad)| {
                 let entry = store.get(&name).filter(|e| e.trained)?;
                 let (value, shape, before) = (entry.value.clone(), entry.shape.clone(), self.moments.remove(&name));
-                Some((name, shape, value, grad, before))
+                let muon = self.by_muon(&name, &shape);
+                let own = !muon || matrices % group.size() == group.rank();
+                matrices += usize::from(muon);
+                Some(Due { name, shape, value, grad, before, own })
             })
             .collect();
+        let shared: Vec<String> =
+            tensors.iter().filter(|due| self.by_muon(&due.name, &due.shape)).map(|due| due.name.clone()).collect();
         // Each tensor by itself; with burn's flex backend one beside the other.
-        if tensors.first().is_some_and(|(_, _, value, ..)| Operand::of(value).is_some()) {
-            let one = |(name, shape, value, grad, before): (String, Vec<usize>, _, _, _)| {
-                let stepped = self.step_of(&name, &shape, value, grad, before, rate);
-                (name, stepped)
-            };
-            let done: Vec<_> = tensors.into_par_iter().map(one).collect();
-            done.into_iter().for_each(|(name, stepped)| self.put(store, name, stepped));
+        if tensors.first().is_some_and(|due| Operand::of(&due.value).is_some()) {
+            let done: Vec<_> = tensors.into_par_iter().map(|due| self.step_of(due, rate)).collect();
+            done.into_iter().for_each(|stepped| self.put(store, stepped));
         } else {
-            for (name, shape, value, grad, before) in tensors {
-                let stepped = self.step_of(&name, &shape, value, grad, before, rate);
-                self.put(store, name, stepped);
+            for due in tensors {
+                let stepped = self.step_of(due, rate);
+                self.put(store, stepped);
             }
+        }
+        if group.size() > 1 {
+            share(group, store, &shared);
         }
     }
 
-    fn put(&mut self, store: &mut Store, name: String, (value, moments): (Tensor<1>, Option<Moments>)) {
+    fn put(&mut self, store: &mut Store, (name, value, moments): (String, Tensor<1>, Option<Moments>)) {
         store.set(&name, value);
         self.moments.extend(moments.map(|m| (name, m)));
     }
 
-    /// A step of one tensor: its new value and moments.
-    fn step_of(
-        &self,
-        name: &str,
-        shape: &[usize],
-        value: Tensor<1>,
-        grad: Tensor<1>,
-        before: Option<Moments>,
-        rate: f64,
-    ) -> (Tensor<1>, Option<Moments>) {
-        if let (Some(muon), [rows, columns], true) = (&self.recipe.muon, shape, self.by_muon(name, shape)) {
+    /// A step of one tensor: its name, new value and moments. The value of a matrix that is another process's is zero.
+    fn step_of(&self, due: Due, rate: f64) -> (String, Tensor<1>, Option<Moments>) {
+        let Due { name, shape, value, grad, before, own } = due;
+        if let (Some(muon), [rows, columns], true) = (&self.recipe.muon, &*shape, self.by_muon(&name, &shape)) {
             let rate = rate / self.recipe.rate * muon.rate;
             let time = before.as_ref().map_or(0, |m| m.time) + 1;
             let first = match before {
                 Some(m) => m.first.mul_scalar(muon.momentum) + grad.clone(),
                 None => grad.clone(),
             };
-            let ahead = (grad + first.clone().mul_scalar(muon.momentum)).reshape([*rows, *columns]);
+            let moments = Some(Moments { time, first: first.clone(), second: None });
+            if !own {
+                return (name, value.zeros_like(), moments);
+            }
+            let ahead = (grad + first.mul_scalar(muon.momentum)).reshape([*rows, *columns]);
             let decay = 1.0 - rate * f64::from(self.recipe.weight_decay);
             let value = value.reshape([*rows, *columns]).mul_scalar(decay);
             let (value, _) = self.muon.step(rate, value, ahead, None);
-            return (value.reshape([rows * columns]), Some(Moments { time, first, second: None }));
+            return (name, value.reshape([rows * columns]), moments);
         }
         let adam = if shape.len() > 1 { &self.decayed } else { &self.plain };
         let state = before.and_then(|m| {
@@ -240,7 +243,7 @@ impl Optimizer {
             let AdaptiveMomentumState { time, moment_1: first, moment_2: second, .. } = momentum;
             Moments { time, first, second: Some(second) }
         });
-        (value, moments)
+        (name, value, moments)
     }
 
     /// Forgets what moved entries of codebooks that are elsewhere now: else the old entry's momentum would carry the new one off.
@@ -260,10 +263,34 @@ impl Optimizer {
     }
 }
 
+/// A tensor whose step is due.
+struct Due {
+    name: String,
+    shape: Vec<usize>,
+    value: Tensor<1>,
+    grad: Tensor<1>,
+    before: Option<Moments>,
+    /// Not the work of another process.
+    own: bool,
+}
+
+/// Gives each process the tensors that another one has stepped, and that are zero in all others.
+fn share(group: &dyn Group, store: &mut Store, names: &[String]) {
+    let values = |name: &String| store.get(name).map(|entry| entry.value.clone());
+    let tensors: Vec<_> = names.iter().filter_map(|name| Some((name, values(name)?))).collect();
+    let mut all: Vec<f32> = tensors.iter().flat_map(|(_, value)| crate::host(value.clone())).collect();
+    group.sum(&mut all);
+    let mut all = all.as_slice();
+    for (name, value) in tensors {
+        let stepped = all.split_off(..value.dims()[0]).unwrap_or_default();
+        store.set(name, Tensor::from_floats(stepped, &value.device()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Tracking, host};
+    use crate::{Tracking, group::Alone, host};
 
     #[test]
     fn rates_rise_and_fall() {
@@ -299,7 +326,7 @@ mod tests {
             let [a, b] = losses;
             let grads = vars.gradients(&mut (a + b).backward());
             let norm = grads.norm();
-            optimizer.step(&mut store, grads, norm, 0.05);
+            optimizer.step(&Alone, &mut store, grads, norm, 0.05);
             let moved = host(store.tensor::<2>("blocks.w").unwrap());
             // Half the rate; Newton-Schulz iterations leave singular values between 0.7 and 1.2.
             let steps = [-moved[0] / 0.1, moved[3] / 0.1].map(|v| v / step as f32);
@@ -309,6 +336,36 @@ mod tests {
         let (hidden, other) = (&optimizer.moments()["blocks.w"], &optimizer.moments()["head.w"]);
         assert_eq!((hidden.time, hidden.second.is_none(), other.second.is_some()), (2, true, true));
         assert_eq!(host(hidden.first.clone()), [45.0, 0.0, 0.0, -6.0]);
+    }
+
+    /// Five matrices and another tensor, two steps: to the bit what one process does, moments too.
+    #[test]
+    fn processes_share_muons_work() {
+        use crate::group::tests::Threads;
+        let muon = MuonRecipe { rate: 0.2, momentum: 0.9, tensors: vec!["blocks".to_owned()] };
+        let recipe = OptimizerRecipe { rate: 0.1, clip: 1.0, muon: Some(muon), ..OptimizerRecipe::default() };
+        let names = ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "head"];
+        let values = |seed: usize| (0..12).map(|i| ((seed * 12 + i) as f32 * 0.37).sin()).collect::<Vec<_>>();
+        let work = |group: &dyn Group| {
+            let mut store = Store::new(&crate::device::cpu());
+            names.iter().enumerate().for_each(|(i, name)| store.insert(*name, &[3, 4], values(i), true));
+            let mut optimizer = Optimizer::new(&recipe);
+            for step in 1..3 {
+                let gradient = |i| Tensor::from_floats(values(10 * step + i).as_slice(), &crate::device::cpu());
+                let grads =
+                    Grads(names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), gradient(i))).collect());
+                let norm = grads.norm();
+                optimizer.step(group, &mut store, grads, norm, 0.1);
+            }
+            let moments = optimizer.moments().values().map(|m| host(m.first.clone()));
+            let stepped = store.iter().map(|(_, entry)| host(entry.value.clone()));
+            stepped.chain(moments).collect::<Vec<_>>()
+        };
+        let alone = work(&Alone);
+        assert!(alone[..6].iter().enumerate().all(|(i, stepped)| *stepped != values(i)));
+        for size in [2, 3, 7] {
+            assert!(Threads::run(size, work).iter().all(|stepped| *stepped == alone), "{size} processes");
+        }
     }
 
     /// Against AdamW by hand, with clipping and decay.
@@ -331,7 +388,7 @@ mod tests {
             let loss = vars.get::<2>("w").unwrap().square().sum() + vars.get::<1>("b").unwrap().square().sum();
             let grads = vars.gradients(&mut loss.backward());
             let norm = grads.norm();
-            optimizer.step(&mut store, grads, norm, 0.1);
+            optimizer.step(&Alone, &mut store, grads, norm, 0.1);
             let g: Vec<f64> = w.iter().map(|w| 2.0 * w).collect();
             let expected = g.iter().map(|g| g * g).sum::<f64>().sqrt();
             assert!((norm - expected).abs() < 1e-5 * expected);
