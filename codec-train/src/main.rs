@@ -14,6 +14,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use codec::{cli::StoredType, model_file::Provenance};
 use codec_train::{
     TrainError, coder, device,
     group::{self, Group, together},
@@ -79,6 +80,9 @@ enum Command {
         /// Where the weights come from, to note in the model file
         #[arg(long, value_name = "TEXT")]
         source: Option<String>,
+        /// Type to store weights and codebooks in, as of `codec import`
+        #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
+        dtype: StoredType,
         /// Replace the model file if it exists
         #[arg(long, short)]
         force: bool,
@@ -127,12 +131,13 @@ fn run() -> ExitCode {
             let result = train(&group, &recipe, &data, &out, &device, quiet);
             return result.unwrap_or_else(|e| failed(&*group, &e));
         }
-        Command::Export { run, output, license, source, force } => {
+        Command::Export { run, output, license, source, dtype, force } => {
             if output.exists() && !force {
                 eprintln!("error: {} exists; --force replaces it", output.display());
                 return ExitCode::from(2);
             }
-            export(&run, &output, license, source).map(|fingerprint| {
+            let provenance = Provenance { system: None, license, source };
+            export(&run, &output, dtype.into(), &provenance).map(|fingerprint| {
                 println!("{}: fingerprint {fingerprint}", output.display());
                 ExitCode::SUCCESS
             })

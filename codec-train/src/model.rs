@@ -1,6 +1,6 @@
 //! A whole codec for training: encoder, quantizer and decoder of one spec, from a model file and back to one.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use codec::model_file::{Fingerprint, ModelFile, OwnedTensor, Provenance, TensorMap, write_model};
@@ -63,16 +63,7 @@ impl TrainCodec {
     /// # Errors
     /// A tensor is missing or of another shape, or the spec is not this one's.
     pub fn load(&self, model: &ModelFile, device: &Device) -> Result<Store, TrainError> {
-        let file: BTreeMap<_, _> = model.tensors().collect();
-        let mut store = Store::new(device);
-        for wanted in self.spec.tensors() {
-            let view = file.get(wanted.name.as_str()).ok_or_else(|| TrainError::NoTensor(wanted.name.clone()))?;
-            if view.shape != wanted.shape {
-                let found = view.shape.to_vec();
-                return Err(TrainError::Shape { name: wanted.name, found, expected: wanted.shape });
-            }
-            store.insert(&wanted.name, &wanted.shape, view.values().into_owned(), true);
-        }
+        let mut store = Store::read(model, self.spec.tensors(), true, device)?;
         self.check(&store)?;
         self.quantizer.prepare(&mut store)?;
         Ok(store)

@@ -211,6 +211,8 @@ pub struct LossRecipe {
     pub waveform_l1: f32,
     /// Mean squared difference of samples.
     pub waveform_l2: f32,
+    /// The negative ratio of signal to distortion, in decibels; see [`crate::loss::negative_si_sdr`].
+    pub si_sdr: f32,
     /// Mel spectrograms.
     pub mel: f32,
     /// Weights inside of the mel loss: absolute difference of logarithms, of values, squared difference of logarithms.
@@ -252,6 +254,7 @@ impl Default for LossRecipe {
         Self {
             waveform_l1: 0.0,
             waveform_l2: 0.0,
+            si_sdr: 0.0,
             mel: 1.0,
             mel_terms: [1.0, 0.0, 0.0],
             mel_scales: Vec::new(),
@@ -364,6 +367,7 @@ impl Recipe {
         let weights = [
             l.waveform_l1,
             l.waveform_l2,
+            l.si_sdr,
             l.mel,
             l.stft,
             l.compressed,
@@ -525,6 +529,7 @@ impl Recipe {
         let all = [
             ("waveform_l1", l.waveform_l1),
             ("waveform_l2", l.waveform_l2),
+            ("si_sdr", l.si_sdr),
             ("mel", l.mel),
             ("stft", l.stft),
             ("compressed", l.compressed),

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, FloatDType, Gradients, Shape, Tensor, TensorData};
+use codec::model_file::ModelFile;
+use codec_core::spec::TensorSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::{TrainError, cpu::layers};
@@ -69,6 +71,28 @@ impl Store {
     /// An empty store. The device is used without autodiff; [`Store::vars`] adds it.
     pub fn new(device: &Device) -> Self {
         Self { device: device.clone().inner(), entries: BTreeMap::new() }
+    }
+
+    /// Those tensors of a model file that are wanted, in single precision.
+    ///
+    /// # Errors
+    /// One is missing, or has another shape.
+    pub fn read(
+        file: &ModelFile,
+        wanted: impl IntoIterator<Item = TensorSpec>,
+        trained: bool,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let tensors: BTreeMap<_, _> = file.tensors().collect();
+        let mut store = Self::new(device);
+        for TensorSpec { name, shape, .. } in wanted {
+            let Some(view) = tensors.get(name.as_str()) else { return Err(TrainError::NoTensor(name)) };
+            if view.shape != shape {
+                return Err(TrainError::Shape { name, found: view.shape.to_vec(), expected: shape });
+            }
+            store.insert(name, &shape, view.values().into_owned(), trained);
+        }
+        Ok(store)
     }
 
     /// The device, without autodiff.

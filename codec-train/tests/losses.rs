@@ -99,9 +99,10 @@ fn gradients_are_those_of_finite_differences() {
     type Loss<'a> = &'a dyn Fn(Tensor<3>, Tensor<3>) -> Tensor<1>;
     let (loudness, similarity) = (LoudnessLoss::new(16_000), SimilarityLoss::new(16_000));
     // What was added has a weight that has no part in the gradient: 0 where all is quieter, and the greatest where all is louder.
-    let losses: [(&str, usize, Loss<'_>); 7] = [
+    let losses: [(&str, usize, Loss<'_>); 8] = [
         ("l1", 300, &waveform_l1),
         ("l2", 300, &waveform_l2),
+        ("si_sdr", 300, &|a, b| negative_si_sdr(a + b.clone(), b)),
         ("stft", 300, &|a, b| stft.forward(a, b)),
         ("mel", 300, &|a, b| mel.forward(a, b)),
         ("loudness, what is lost", 1600, &|a, b| loudness.forward(a.mul_scalar(0.1), b)),
@@ -168,6 +169,27 @@ fn loudness() {
     assert!(louder[0] < 0.01 && louder[1] > 0.1, "{louder:?}");
     let silence = vec![0.0; 16_000];
     assert!(distance(&silence, &silence) < 0.01);
+}
+
+/// Each signal by itself, whatever its level; silence for silence is worth nothing, and so is an inverted copy.
+#[test]
+fn si_sdr_is_that_of_codec_eval() {
+    let (real, fake) = (voice(16_000), with(&voice(16_000), 0.03));
+    let wide = |x: &[f32]| x.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+    let expected = codec::eval::si_sdr(&wide(&real), &wide(&fake));
+    let louder: Vec<f32> = fake.iter().map(|v| 3.0 * v).collect();
+    assert!(expected > 3.0, "{expected}");
+    for degraded in [&fake, &louder] {
+        let got = -scalar(negative_si_sdr(one(degraded), one(&real)));
+        assert!((got - expected).abs() < 0.02, "{got} for {expected}");
+    }
+    let silence = vec![0.0; real.len()];
+    assert_eq!(scalar(negative_si_sdr(one(&silence), one(&silence))), 0.0);
+    let two = Tensor::cat(vec![one(&fake), one(&silence)], 0);
+    let mean = -scalar(negative_si_sdr(two, Tensor::cat(vec![one(&real), one(&silence)], 0)));
+    assert!((mean - expected / 2.0).abs() < 0.02, "{mean}");
+    let inverted: Vec<f32> = real.iter().map(|v| -v).collect();
+    assert!(scalar(negative_si_sdr(one(&inverted), one(&real))) > 20.0);
 }
 
 /// Against ViSQOL's own index of the same signals, whose filters ring in time where these are spectra under their responses.

@@ -63,7 +63,7 @@ fn program(bench: &Bench, processes: usize, run: &str, extra: &str) -> Command {
     let arguments = [
         path(assert_cmd::cargo::cargo_bin("codec-train")),
         "train".into(),
-        path(bench.path("recipe.toml")),
+        if extra.contains(".toml") { String::new() } else { path(bench.path("recipe.toml")) },
         usual("--data", "data"),
         usual("--out", run),
         extra.into(),
@@ -276,6 +276,21 @@ fn what_one_process_finds_wrong_ends_all() {
     train(&bench, 2, "c");
     let said = fails("c", &format!("--out '{}'$(test RANK_ = 0 || echo elsewhere)", data("c")));
     assert!(said.contains("process 1 cannot read it"), "{said}");
+    // A teacher of its own.
+    bench.recipe(|r| taught(r, true));
+    let folders = ["0", "1"].map(|rank| bench.path(rank));
+    for folder in &folders {
+        fs::create_dir(folder).unwrap();
+        for file in ["recipe.toml", "tiny.json"] {
+            fs::copy(bench.path(file), folder.join(file)).unwrap();
+        }
+    }
+    for (folder, seed) in folders.iter().zip(["seed = 5", "seed = 6"]) {
+        let other = bench.recipe(|r| r.replace("seed = 4", seed));
+        bench.open(&other, &format!("run of {seed}")).unwrap().export(&folder.join("teacher.safetensors")).unwrap();
+    }
+    let said = fails("e", &format!("'{}'/RANK_/recipe.toml", bench.path("").display()));
+    assert!(said.contains("the teacher of process 1"), "{said}");
     // What is wrong for all is said once.
     fs::write(bench.path("recipe.toml"), "[model]\nsystm = \"a\"\n").unwrap();
     assert!(fails("d", "").contains("line 2"));

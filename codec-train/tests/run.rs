@@ -10,7 +10,11 @@ use std::{
 
 use bench::{Bench, RECIPE, SPEC, hearing, taught};
 
-use codec::{Model, Options};
+use codec::{
+    Model, Options,
+    core::weights::Dtype,
+    model_file::{ModelFile, Provenance},
+};
 use codec_train::{
     Store, TrainError,
     trainer::{Ended, StepReport, Trainer, export},
@@ -71,7 +75,8 @@ fn a_run_becomes_a_model_that_codes() {
     let mut trainer = bench.open(&recipe, "run").unwrap();
     go(&mut trainer);
     let path = bench.path("model.safetensors");
-    let fingerprint = export(&bench.path("run"), &path, Some("CC0".into()), None).unwrap();
+    let provenance = Provenance { license: Some("CC0".into()), ..Provenance::default() };
+    let fingerprint = export(&bench.path("run"), &path, Dtype::F32, &provenance).unwrap();
     let model = Model::load(&path).unwrap();
     model.verify().unwrap();
     assert_eq!((model.fingerprint(), model.provenance().license.as_deref()), (fingerprint, Some("CC0")));
@@ -458,21 +463,43 @@ fn the_program() {
     bench.recipe(|r| r.replace("steps = 20", "steps = 2"));
     let run = bench.path("run");
     let program = || assert_cmd::Command::cargo_bin("codec-train").unwrap();
-    let train = || {
+    let train = |run: &str| {
         let mut c = program();
-        c.arg("train").arg(bench.path("recipe.toml")).arg("--data").arg(bench.path("data")).arg("--out").arg(&run);
+        c.arg("train")
+            .arg(bench.path("recipe.toml"))
+            .arg("--data")
+            .arg(bench.path("data"))
+            .arg("--out")
+            .arg(bench.path(run));
         c
     };
-    train().assert().success();
+    train("run").assert().success();
     // Nothing is left to do, and that is no failure.
-    train().assert().success();
+    train("run").assert().success();
     let model = bench.path("model.safetensors");
     program().arg("export").arg(&run).arg("-o").arg(&model).assert().success();
     program().arg("export").arg(&run).arg("-o").arg(&model).assert().code(2);
     assert!(Model::load(&model).is_ok());
-    train().arg("--device").arg("nowhere").assert().code(1);
+    // Half the bytes, and a start for training.
+    let half = bench.path("half.safetensors");
+    program().arg("export").arg(&run).arg("-o").arg(&half).args(["--dtype", "f16"]).assert().success();
+    let [single, half] = [model, half].map(|path| ModelFile::open(path).unwrap());
+    for (name, tensor) in half.tensors() {
+        let weight = tensor.shape.len() > 1;
+        assert_eq!(tensor.dtype, if weight { Dtype::F16 } else { Dtype::F32 }, "{name}");
+        let exact = single.tensors().find(|(n, _)| *n == name).unwrap().1;
+        assert!(
+            (0..tensor.len()).all(|i| (tensor.get(i) - exact.get(i)).abs() <= exact.get(i).abs() / 2000.0 + 1e-7),
+            "{name}"
+        );
+    }
+    bench.recipe(|r| {
+        r.replace("steps = 20", "steps = 2").replace("spec = \"tiny.json\"", "model = \"half.safetensors\"")
+    });
+    train("on").assert().success();
+    train("run").arg("--device").arg("nowhere").assert().code(1);
     fs::write(bench.path("recipe.toml"), "[model]\nsystm = \"a\"\n").unwrap();
-    let output = train().assert().code(1).get_output().stderr.clone();
+    let output = train("run").assert().code(1).get_output().stderr.clone();
     let text = String::from_utf8(output).unwrap();
     assert!(text.contains("line 2") && text.contains("systm"), "{text}");
 }

@@ -31,11 +31,25 @@ pub struct Args {
     force: bool,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum StoredType {
+/// `--dtype` of what writes model files.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum StoredType {
+    /// Single precision.
     F32,
+    /// Half precision.
     F16,
+    /// The upper half of single precision.
     Bf16,
+}
+
+impl From<StoredType> for Dtype {
+    fn from(stored: StoredType) -> Self {
+        match stored {
+            StoredType::F32 => Self::F32,
+            StoredType::F16 => Self::F16,
+            StoredType::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
@@ -52,12 +66,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let mut imported = import::import(&args.source_path, &options).map_err(|e| {
         Failure::lines(e, format_args!("the systems that --system can name: {}", import::systems().join(", ")))
     })?;
-    let dtype = match args.dtype {
-        StoredType::F32 => Dtype::F32,
-        StoredType::F16 => Dtype::F16,
-        StoredType::Bf16 => Dtype::Bf16,
-    };
-    imported.tensors.store_as(dtype).map_err(|e| Failure::new(e, "ask for another --dtype"))?;
+    imported.tensors.store_as(args.dtype.into()).map_err(|e| Failure::new(e, "ask for another --dtype"))?;
     model_file::write_model(&args.output, &imported.spec, &imported.tensors, &imported.provenance)
         .map_err(|e| Failure::new(e, "check that the disk is not full and that you may write to the folder"))?;
     let model = codec::Model::load(&args.output).map_err(|e| Failure::engine(&args.output, e))?;

@@ -25,6 +25,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use device::{Coded, Coder, Half, Open};
 pub use failure::Failure;
+pub use import::StoredType;
 
 /// Neural audio codecs: sound into tokens and back.
 #[derive(Parser)]

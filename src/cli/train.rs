@@ -52,7 +52,7 @@ fn start(command: &str, arguments: Vec<OsString>, features: &str) -> Result<Exit
                 format_args!("`codec {command}` needs the program `{PROGRAM}`, which is not installed").to_string();
             let how = format!(
                 "`cargo install --path codec-train` in the sources of codec builds it (rustc 1.95 or newer, a quarter of an \
-                 hour; {features}); it is looked for beside `codec` and on the path"
+                 hour; {features}); it is looked for beside `codec` and on the path. docs/training.md and recipes/ say what it does"
             );
             return Failure::new(what, how);
         }

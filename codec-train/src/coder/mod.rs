@@ -6,7 +6,6 @@ mod stage;
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -70,16 +69,9 @@ impl<'m> DeviceCoder<'m> {
             .flat_map(|(layers, channels)| layer_tensors(layers.as_deref().unwrap_or_default(), channels))
             .map(|t| t.name)
             .collect();
-        let tensors: BTreeMap<_, _> = file.tensors().collect();
-        let mut store = Store::new(&opened.device);
-        for wanted in spec.tensors() {
-            let quantizers = half == Half::Encoder && !others.contains(&wanted.name);
-            if !own.contains(&wanted.name) && !quantizers {
-                continue;
-            }
-            let view = tensors.get(wanted.name.as_str()).ok_or_else(|| TrainError::NoTensor(wanted.name.clone()))?;
-            store.insert(&wanted.name, &wanted.shape, view.values().into_owned(), false);
-        }
+        let mut wanted = spec.tensors();
+        wanted.retain(|t| own.contains(&t.name) || (half == Half::Encoder && !others.contains(&t.name)));
+        let store = Store::read(file, wanted, false, &opened.device)?;
         let search = if half == Half::Encoder { Search::new(spec, model)? } else { None };
         Ok(Self { model, opened, vars: store.vars(Tracking::None), stages, search })
     }

@@ -482,13 +482,14 @@ fn quantizers_that_cannot_be_trained_are_named() {
 fn revived_entries_of_gradient_codebooks_lose_their_momentum() {
     use crate::{
         Grads,
+        group::Alone,
         optim::{Optimizer, OptimizerRecipe},
     };
     let (_, mut store) = made(&vq("q", 3, 2), rules(Learning::Gradient));
     let mut optimizer = Optimizer::new(&OptimizerRecipe::default());
     let grads = Grads([("q.codebook".to_owned(), Tensor::ones([6], &device::cpu()))].into());
     let norm = grads.norm();
-    optimizer.step(&mut store, grads, norm, 0.1);
+    optimizer.step(&Alone, &mut store, grads, norm, 0.1);
     optimizer.forget(&[Revived { tensor: "q.codebook".into(), dim: 2, entries: vec![1] }]);
     let first = host(optimizer.moments()["q.codebook"].first.clone());
     assert_eq!((first[2], first[3]), (0.0, 0.0));

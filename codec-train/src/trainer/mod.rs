@@ -1,5 +1,7 @@
 //! Runs a recipe.
 
+mod files;
+mod losses;
 mod scale;
 mod step;
 mod teacher;
@@ -22,22 +24,23 @@ use codec::model_file::{Fingerprint, Provenance};
 use serde::Serialize;
 
 use crate::{
-    Store, TrainCodec, TrainError,
-    checkpoint::{self, Contents, Loaded, State},
+    Store, TrainCodec, TrainError, checkpoint,
     data::{Corpus, Cut, Loader},
     disc::Discriminators,
     group::{self, Alone, Group, together},
-    loss::{Balancer, CompressedLoss, LoudnessLoss, MelLoss, SimilarityLoss, StftLoss},
+    loss::Balancer,
     optim::Optimizer,
     quantizer::BookReport,
     recipe::Recipe,
     validation,
 };
 
+use losses::SpectralLosses;
 use scale::LossScale;
 use teacher::Teacher;
 
 pub use crate::validation::Report as ValidationReport;
+pub use files::export;
 
 /// What a step gave; a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -57,15 +60,6 @@ pub struct StepReport {
     pub perplexity: Vec<f64>,
     /// Of each codebook, the share of dead entries.
     pub dead: Vec<f64>,
-}
-
-/// The losses that compare spectra.
-struct SpectralLosses {
-    mel: MelLoss,
-    stft: StftLoss,
-    compressed: CompressedLoss,
-    loudness: LoudnessLoss,
-    similarity: SimilarityLoss,
 }
 
 /// How a run ended.
@@ -186,19 +180,11 @@ impl Trainer {
         }
         let cut = Cut { part: (group.rank(), group.size()), ..recipe.cut(&spec) };
         let discriminators = Discriminators::new(&recipe.discriminators, spec.channels as usize);
-        let spectral = losses(&recipe, spec.sample_rate, cut.samples);
-        for (what, shortest, wanted) in [
-            ("the mel loss", spectral.mel.shortest(), recipe.loss.mel != 0.0),
-            ("the STFT loss", spectral.stft.shortest(), recipe.loss.stft != 0.0),
-            ("the compressed loss", spectral.compressed.shortest(), recipe.loss.compressed != 0.0),
-            ("the loudness loss", spectral.loudness.shortest(), recipe.loss.loudness != 0.0),
-            ("the similarity loss", spectral.similarity.shortest(), recipe.loss.similarity != 0.0),
-            ("a discriminator", discriminators.shortest(), !discriminators.is_empty()),
-        ] {
-            if wanted && cut.samples < shortest {
-                let reason = format!("`data.segment` gives {} samples, and {what} needs {shortest}", cut.samples);
-                return Err(error(reason));
-            }
+        let spectral = SpectralLosses::new(&recipe, spec.sample_rate, cut.samples);
+        let judge = (!discriminators.is_empty()).then(|| ("a discriminator", discriminators.shortest()));
+        if let Some((what, shortest)) = spectral.shortest(&recipe).chain(judge).find(|(_, n)| cut.samples < *n) {
+            let reason = format!("`data.segment` gives {} samples, and {what} needs {shortest}", cut.samples);
+            return Err(error(reason));
         }
         let choices = choices(&recipe, &codec, &error)?;
         let teacher =
@@ -374,14 +360,6 @@ impl Trainer {
         Ok(Ended::Finished)
     }
 
-    /// The logs, cut off where the run goes on; what is left open is that of steps.
-    fn open_logs(&self) -> Result<fs::File, TrainError> {
-        self.write_recipe()?;
-        // A validation's step is the number of steps done.
-        drop(self.open_log("validation.jsonl", self.step + 1)?);
-        self.open_log("metrics.jsonl", self.step)
-    }
-
     /// Process 0 writes a checkpoint; who has drifted away from it (machines of several kinds round differently) reads it.
     fn checkpoint(&mut self) -> Result<(), TrainError> {
         let group = self.group.clone();
@@ -417,165 +395,6 @@ impl Trainer {
         line.push('\n');
         file.write_all(line.as_bytes()).map_err(TrainError::io(&path))?;
         Ok(report)
-    }
-
-    fn write_recipe(&self) -> Result<(), TrainError> {
-        let path = self.run.join("recipe.toml");
-        let bad = |e: toml::ser::Error| TrainError::Recipe { path: path.clone(), reason: e.to_string() };
-        checkpoint::write_whole(&path, toml::to_string(&self.recipe).map_err(bad)?.as_bytes())
-    }
-
-    /// Opens a log for appending; lines from step `end` on, which the checkpoint does not know of, are cut off.
-    fn open_log(&self, name: &str, end: u64) -> Result<fs::File, TrainError> {
-        let path = self.run.join(name);
-        let old = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(TrainError::Io { path, source: e }),
-        };
-        let known = |line: &&str| {
-            let value = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
-            value["step"].as_u64().is_some_and(|step| step < end)
-        };
-        let kept: String = old.lines().filter(known).flat_map(|line| [line, "\n"]).collect();
-        if kept != old {
-            checkpoint::write_whole(&path, kept.as_bytes())?;
-        }
-        fs::OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path))
-    }
-
-    /// Writes a checkpoint of where the run stands, and removes the oldest.
-    ///
-    /// # Errors
-    /// The disk is full, say; older checkpoints stand.
-    pub fn write_checkpoint(&mut self) -> Result<(), TrainError> {
-        let path = checkpoint::path_of(&self.run, self.step);
-        let json = |value: Result<String, serde_json::Error>| {
-            value.map_err(|e| TrainError::Checkpoint { path: path.clone(), reason: e.to_string() })
-        };
-        let state = State {
-            step: self.step,
-            recipe: json(serde_json::to_string(&self.recipe))?,
-            spec: json(serde_json::to_string(self.codec.spec()))?,
-            balancer: self.balancer.averages().clone(),
-            loss_scale: self.scale.state(),
-            ..State::default()
-        };
-        let mut stores = vec![("codec", &self.weights), ("judges", &self.judges)];
-        stores.extend(self.average.as_ref().map(|store| ("average", store)));
-        let moments = vec![("codec", self.optimizer.moments()), ("judges", self.judge_optimizer.moments())];
-        checkpoint::write(&path, state, &Contents { stores, moments }).map_err(|e| {
-            let mut older = checkpoint::list(&self.run).into_iter().map(|(_, older)| older);
-            let stands = older.rfind(|older| *older != path && older.is_file()).map_or_else(
-                || "there is no earlier one".to_owned(),
-                |older| format!("{} stands, and the same command goes on from it", older.display()),
-            );
-            TrainError::Checkpoint { path: path.clone(), reason: format!("it cannot be written ({e}); {stands}") }
-        })?;
-        self.last_checkpoint = Some(path);
-        let mut all = checkpoint::list(&self.run);
-        while all.len() > self.recipe.run.keep {
-            let (_, oldest) = all.remove(0);
-            fs::remove_file(&oldest).map_err(TrainError::io(&oldest))?;
-        }
-        Ok(())
-    }
-
-    fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
-        let bad = |reason: String| TrainError::Checkpoint { path: path.to_path_buf(), reason };
-        let loaded = checkpoint::read(path, &self.device).map_err(|e| match e {
-            TrainError::Io { source, .. } if self.group.size() > 1 => bad(format!(
-                "process {} cannot read it ({source}); the run's folder must be one that all machines see",
-                self.group.rank()
-            )),
-            e => e,
-        });
-        let Loaded { state, mut stores, mut moments } = loaded?;
-        let spec: codec_core::spec::CodecSpec = serde_json::from_str(&state.spec).map_err(|e| bad(e.to_string()))?;
-        if spec != *self.codec.spec() {
-            return Err(bad(format!("it is of a model `{}` that the recipe's is not; use another folder", spec.name)));
-        }
-        let mut take = |prefix: &str, own: &Store| {
-            let store = stores.remove(prefix).unwrap_or_else(|| Store::new(&self.device));
-            let names = |s: &Store| s.iter().map(|(n, e)| (n.to_owned(), e.shape.clone())).collect::<Vec<_>>();
-            if names(&store) == names(own) {
-                return Ok(store);
-            }
-            Err(bad(format!("the tensors of `{prefix}` are not those of the recipe; use another folder")))
-        };
-        self.weights = take("codec", &self.weights)?;
-        self.judges = take("judges", &self.judges)?;
-        if let Some(average) = &self.average {
-            self.average = Some(take("average", average)?);
-        }
-        for (prefix, store, optimizer) in
-            [("codec", &self.weights, &self.optimizer), ("judges", &self.judges, &self.judge_optimizer)]
-        {
-            let whole = |name: &str, second: bool| {
-                second || store.get(name).is_some_and(|entry| optimizer.by_muon(name, &entry.shape))
-            };
-            let lost = moments.get(prefix).into_iter().flatten().find(|(name, m)| !whole(name, m.second.is_some()));
-            if let Some((name, _)) = lost {
-                return Err(bad(format!("it has no second moment of `{name}`, which is not Muon's by the recipe")));
-            }
-        }
-        self.optimizer.set_moments(moments.remove("codec").unwrap_or_default());
-        self.judge_optimizer.set_moments(moments.remove("judges").unwrap_or_default());
-        self.balancer.set_averages(state.balancer);
-        self.scale.set_state(state.loss_scale);
-        self.step = state.step;
-        self.last_checkpoint = Some(path.to_path_buf());
-        Ok(())
-    }
-}
-
-/// Writes the model file of a run's last checkpoint, or of a certain checkpoint: the average of weights if there is one. Neither
-/// recipe nor audio is needed.
-///
-/// # Errors
-/// There is no checkpoint, or the file cannot be written.
-pub fn export(
-    run: &Path,
-    output: &Path,
-    license: Option<String>,
-    source: Option<String>,
-) -> Result<Fingerprint, TrainError> {
-    let bad =
-        |path: &Path, reason: &str| TrainError::Checkpoint { path: path.to_path_buf(), reason: reason.to_owned() };
-    let path = if run.is_file() {
-        run.to_path_buf()
-    } else {
-        let last = checkpoint::list(run).pop();
-        last.ok_or_else(|| bad(run, "the folder has none; it should hold `checkpoints/`"))?.1
-    };
-    let Loaded { state, mut stores, .. } = checkpoint::read(&path, &crate::device::cpu())?;
-    let spec = serde_json::from_str(&state.spec).map_err(|e| bad(&path, &e.to_string()))?;
-    let codec = TrainCodec::new(&spec, crate::quantizer::Rules::default())?;
-    let store = stores.remove("average").or_else(|| stores.remove("codec"));
-    let store = store.ok_or_else(|| bad(&path, "it has no weights"))?;
-    codec.export(&store, output, &Provenance { system: None, license, source })
-}
-
-/// The spectral losses; without stated resolutions, those that a segment is long enough for.
-fn losses(recipe: &Recipe, rate: u32, samples: usize) -> SpectralLosses {
-    let l = &recipe.loss;
-    let scales = if l.mel_scales.is_empty() {
-        MelLoss::dac_scales().into_iter().filter(|s| s.window <= samples).collect()
-    } else {
-        l.mel_scales.clone()
-    };
-    let mut mel = MelLoss::new(rate, &scales);
-    [mel.log, mel.linear, mel.square] = l.mel_terms;
-    let usual = || StftLoss::usual_scales().into_iter().filter(|s| s.n_fft <= samples).collect();
-    let stft = if l.stft_scales.is_empty() { usual() } else { l.stft_scales.clone() };
-    let usual = || CompressedLoss::usual_scales().into_iter().filter(|s| s.n_fft <= samples).collect();
-    let compressed = if l.compressed_scales.is_empty() { usual() } else { l.compressed_scales.clone() };
-    SpectralLosses {
-        mel,
-        stft: StftLoss::new(&stft),
-        compressed: CompressedLoss::new(&compressed),
-        loudness: LoudnessLoss::new(rate),
-        similarity: SimilarityLoss::new(rate),
     }
 }
 

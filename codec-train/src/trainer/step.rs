@@ -119,13 +119,13 @@ impl Trainer {
         let steps = self.recipe.run.steps;
         let rate = self.recipe.optimizer.rate_at(step, steps);
         if !sums.grads.0.is_empty() {
-            self.optimizer.step(&mut self.weights, sums.grads, norm, rate);
+            self.optimizer.step(&*self.group, &mut self.weights, sums.grads, norm, rate);
             sums.norms.insert("codec".to_owned(), norm);
         }
         if !sums.judge_grads.0.is_empty() {
             let since = step.saturating_sub(self.recipe.run.discriminator_start);
             let judge_rate = self.recipe.discriminator_optimizer.rate_at(since, steps);
-            self.judge_optimizer.step(&mut self.judges, sums.judge_grads, judge_norm, judge_rate);
+            self.judge_optimizer.step(&*self.group, &mut self.judges, sums.judge_grads, judge_norm, judge_rate);
             sums.norms.insert("discriminators".to_owned(), judge_norm);
         }
         let quantizer = self.codec.quantizer();
@@ -185,11 +185,9 @@ impl Trainer {
         let mut latent = self.codec.encode(weights, real.clone())?;
         let mut taught = None;
         if let Some(teacher) = &self.teacher {
-            let goal = teacher.latent(real.clone().inner())?.autodiff();
-            teacher.check(&latent, &goal)?;
-            let loss = loss::waveform_l2(latent.clone(), goal.clone());
-            sums.note("teacher", &loss, batches);
-            taught = Some(loss.mul_scalar(teacher.weight() * share));
+            let (goal, distance) = teacher.teach(&latent, real.clone())?;
+            sums.note("teacher", &distance, batches);
+            taught = Some(distance.mul_scalar(teacher.weight() * share));
             if teacher.forced() {
                 latent = goal;
             }
@@ -292,6 +290,7 @@ impl Trainer {
         match name {
             "waveform_l1" => Some(loss::waveform_l1(fake, real)),
             "waveform_l2" => Some(loss::waveform_l2(fake, real)),
+            "si_sdr" => Some(loss::negative_si_sdr(fake, real)),
             "mel" => Some(self.spectral.mel.forward(fake, real)),
             "stft" => Some(self.spectral.stft.forward_in(&*self.group, fake, real)),
             "compressed" => Some(self.spectral.compressed.forward(fake, real)),

@@ -1,12 +1,10 @@
 //! A codec whose latents are learned (distillation: Hinton et al. 2015; of what lies between, Romero et al. 2015).
 
-use std::collections::BTreeMap;
-
 use burn::tensor::{Device, Tensor};
 use codec::model_file::{Fingerprint, ModelFile};
 use codec_core::spec::{CodecSpec, Framing, layer_tensors};
 
-use crate::{Store, Tracking, TrainError, Vars, net::Network, recipe::TeacherRecipe};
+use crate::{Store, Tracking, TrainError, Vars, loss::waveform_l2, net::Network, recipe::TeacherRecipe};
 
 /// An encoder that stays as it is.
 pub(super) struct Teacher {
@@ -48,13 +46,7 @@ impl Teacher {
         }
         let cannot = |e: TrainError| named(format!("cannot be computed: {e}"));
         let encoder = Network::new(layers).map_err(cannot)?;
-        let file: BTreeMap<_, _> = model.tensors().collect();
-        let mut store = Store::new(&device.clone().inner());
-        for wanted in layer_tensors(layers, theirs.channels) {
-            let tensor = file.get(wanted.name.as_str()).filter(|tensor| tensor.shape == wanted.shape);
-            let tensor = tensor.ok_or_else(|| cannot(TrainError::NoTensor(wanted.name.clone())))?;
-            store.insert(&wanted.name, &wanted.shape, tensor.values().into_owned(), false);
-        }
+        let store = Store::read(&model, layer_tensors(layers, theirs.channels), false, device).map_err(cannot)?;
         let (name, vars) = (theirs.name.clone(), store.vars(Tracking::None));
         Ok(Self { recipe: recipe.clone(), name, encoder, vars, fingerprint: model.fingerprint() })
     }
@@ -79,12 +71,17 @@ impl Teacher {
         Ok(self.encoder.forward(&self.vars, signal)?.mul_scalar(self.recipe.scale))
     }
 
-    /// Refuses latents of another shape than the teacher's.
+    /// Its latents, and the mean squared distance of a codec's own from them.
     ///
     /// # Errors
-    /// [`TrainError::Teacher`].
-    pub(super) fn check(&self, own: &Tensor<3>, taught: &Tensor<3>) -> Result<(), TrainError> {
-        let ([.., own], [.., theirs]) = (own.dims(), taught.dims());
-        if own == theirs { Ok(()) } else { Err(TrainError::Teacher { name: self.name.clone(), theirs, own }) }
+    /// [`TrainError::Teacher`]: they are of another shape.
+    pub(super) fn teach(&self, own: &Tensor<3>, signal: Tensor<3>) -> Result<(Tensor<3>, Tensor<1>), TrainError> {
+        let taught = self.latent(signal.inner())?.autodiff();
+        let ([.., mine], [.., theirs]) = (own.dims(), taught.dims());
+        if mine != theirs {
+            return Err(TrainError::Teacher { name: self.name.clone(), theirs, own: mine });
+        }
+        let distance = waveform_l2(own.clone(), taught.clone());
+        Ok((taught, distance))
     }
 }

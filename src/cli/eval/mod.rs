@@ -25,6 +25,9 @@ use super::{
 };
 
 #[derive(clap::Args)]
+#[command(
+    override_usage = "codec eval [OPTIONS] <REFERENCE> <DEGRADED>\n       codec eval [OPTIONS] --data <FOLDER> [--bitrates <LIST>]"
+)]
 pub struct Args {
     /// The originals: an audio file or a folder of them
     #[arg(required_unless_present = "data", requires = "degraded")]
