@@ -5,10 +5,11 @@
 use std::{fs, path::Path};
 
 use codec::{
-    Codes, Model, Options,
+    Codes, Model, Options, PackOptions,
     core::{
         bitstream::{CodeGroup, GROUP_LEN, Header, Layout},
         kernel::Isa,
+        weights::Precision,
     },
     nac::{Item, Method, NacReader, NacWriter},
 };
@@ -99,4 +100,15 @@ fn the_recorded_tokens_on_every_instruction_set() {
         assert!(same, "{isa:?}, {threads} thread(s): other samples");
         println!("{isa:?}, {threads} thread(s): {} tokens equal", codes.len());
     }
+}
+
+/// Training goes on from the model file, and other images are packed from it.
+#[test]
+fn the_image_is_packed_from_the_model_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nano-16k.safetensors");
+    let model = Model::load(path).unwrap();
+    model.verify().unwrap();
+    let image = model.with_precision(Precision::I8).pack(&PackOptions::default()).unwrap();
+    let repack = "`codec pack models/nano-16k.safetensors --dtype i8 -o models/nano-16k.bin -f` makes it again";
+    assert!(image == Model::built_in_image(), "the image is another model's: {repack}");
 }
