@@ -171,11 +171,8 @@ fn a_device_without_the_program_that_has_it_says_how_to_get_it() {
 #[cfg(unix)]
 #[test]
 fn a_device_gets_the_whole_command_line() {
-    use std::os::unix::fs::PermissionsExt;
     let bench = Bench::new();
-    let trainer = bench.path("codec-train");
-    std::fs::write(&trainer, "#!/bin/sh\necho \"error: $*\nhelp: it was started\" >&2\nexit 7\n").unwrap();
-    std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&bench.path("codec-train"), "#!/bin/sh\necho \"error: $*\nhelp: it was started\" >&2\nexit 7\n");
     let mut program = alone(bench.folder.path());
     program.args(["--quiet", "encode", "encode", "o.nac", "--device", "gpu:1", "--batch", "3"]);
     Run::of(program.into()).fails(7, &["encode --quiet encode o.nac --device gpu:1 --batch 3"]);

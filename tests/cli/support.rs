@@ -70,11 +70,27 @@ pub fn bare(args: &[&str]) -> Command {
     command
 }
 
+/// Copies a program by another process: one that this process has open for writing is open in what other tests start meanwhile too,
+/// and cannot be run until they let go of it.
+fn copy_program(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
+
+/// A program that says what a shell script says.
+#[cfg(unix)]
+pub fn script(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let written = path.with_extension("sh");
+    std::fs::write(&written, text).unwrap();
+    std::fs::set_permissions(&written, std::fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&written, path);
+}
+
 /// A copy of `codec` in a folder that is all of its search path: no trainer is found but one in there.
 pub fn alone(folder: &Path) -> std::process::Command {
     let own = folder.join("codec");
     if !own.exists() {
-        std::fs::copy(assert_cmd::cargo::cargo_bin("codec"), &own).unwrap();
+        copy_program(&assert_cmd::cargo::cargo_bin("codec"), &own);
     }
     let mut command = std::process::Command::new(own);
     command.env("PATH", folder).env_remove("CODEC_MODEL");

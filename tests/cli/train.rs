@@ -1,10 +1,10 @@
 //! The program that trains, and how it is started.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
+use std::process::Stdio;
 
 use assert_cmd::Command;
 
-use crate::support::alone;
+use crate::support::{alone, script};
 
 #[test]
 fn who_has_no_trainer_is_told_how_to_get_it() {
@@ -20,9 +20,7 @@ fn who_has_no_trainer_is_told_how_to_get_it() {
 #[test]
 fn the_trainer_beside_the_program_takes_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let trainer = folder.path().join("codec-train");
-    fs::write(&trainer, "#!/bin/sh\necho $$ \"$@\"\nexit 7\n").unwrap();
-    fs::set_permissions(&trainer, fs::Permissions::from_mode(0o755)).unwrap();
+    script(&folder.path().join("codec-train"), "#!/bin/sh\necho $$ \"$@\"\nexit 7\n");
     for (args, handed) in [
         (&["train", "r.toml", "--data", "a b", "--quiet"][..], "train r.toml --data a b --quiet"),
         (&["train", "--quiet", "r.toml"], "train --quiet r.toml"),
